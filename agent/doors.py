@@ -1,0 +1,149 @@
+"""The doors of the agent: control plane, drivers, durable list. Everything it does to the world goes through here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from trueup.models.ids import AllocationId
+from trueup.models.job import LogLimits, Resources, TaskConfig
+from trueup.models.node import DriverState
+from trueup.models.units import Duration
+from trueup.models.wire import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    RegisterResponse,
+)
+
+
+class ControlPlane(Protocol):
+    """The server as an agent sees it. Every call has a deadline."""
+
+    def register(self, request: RegisterRequest) -> RegisterResponse:
+        """Joins with the cluster token, or comes back with the node's secret. Unreachable, Refused."""
+        ...
+
+    def heartbeat(self, request: HeartbeatRequest) -> HeartbeatResponse:
+        """One beat with the node's secret. Unreachable; Unknown when the server does not know the secret."""
+        ...
+
+
+class Unreachable(Exception):
+    """No answer, or none to rely on: try again later, obey nothing new."""
+
+
+class Refused(Exception):
+    """The server said no for good (another living node has that name, wrong token): says what to do."""
+
+
+class Unknown(Exception):
+    """The server does not know this node or its secret: register again with the cluster token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLaunch:
+    """All a driver needs to start one task. *attempt* counts its starts from 1; with it the launch has one identity.
+
+    *environment* is complete and has its variables put in; *ports* are host ports by name, *published* those this
+    task publishes from its container: (host ip, host port, container port).
+    """
+
+    allocation_id: AllocationId
+    allocation_name: str
+    job: str
+    group: str
+    task: str
+    attempt: int
+    digest: str
+    config: TaskConfig
+    environment: Mapping[str, str]
+    resources: Resources
+    user: str
+    task_dir: Path
+    logs_dir: Path
+    logs: LogLimits
+    mounts: Sequence[tuple[str, str, bool]] = ()
+    published: Sequence[tuple[str, int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskHandle:
+    """By what a driver finds a task again after the agent's own death. *data* is the driver's, as JSON text."""
+
+    driver: str
+    allocation_id: AllocationId
+    task: str
+    attempt: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus:
+    """What a driver sees of a task. `gone`: no trace of it, nor of its end."""
+
+    state: Literal["running", "exited", "gone"]
+    pid: int | None = None
+    container_id: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+
+
+class Driver(Protocol):
+    """Starts, watches and stops tasks of one kind. Thread-safe; every call has a deadline.
+
+    Failures raise DriverError. The driver calls the `wake` it was given when a task of its may have changed.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def fingerprint(self) -> DriverState | None:
+        """The driver's state on this machine; None where it is not offered at all."""
+        ...
+
+    def start(self, launch: TaskLaunch) -> TaskHandle:
+        """Starts a task. A repeat of the same launch finds the one that runs, and starts nothing twice."""
+        ...
+
+    def status(self, handle: TaskHandle) -> TaskStatus: ...
+
+    def signal(self, handle: TaskHandle, signal: str) -> None:
+        """Sends a signal (`SIGTERM`) to the task's main process; nothing happens if it has ended."""
+        ...
+
+    def kill(self, handle: TaskHandle) -> None:
+        """Ends the task and everything it started, at once; nothing happens if it has ended."""
+        ...
+
+    def remove(self, handle: TaskHandle) -> None:
+        """Removes what is left of an ended task, but its logs. Idempotent."""
+        ...
+
+    def recover(self) -> Sequence[TaskHandle]:
+        """Every task of this agent found on this machine, known to the journal or not."""
+        ...
+
+    def execute(self, handle: TaskHandle, command: Sequence[str], timeout: Duration) -> tuple[int, str]:
+        """Runs a command in the task's surroundings (its container; its user and cgroup): exit code and output."""
+        ...
+
+    def close(self) -> None:
+        """Stops watching. Tasks run on."""
+        ...
+
+
+class DriverError(Exception):
+    """A start or stop failed. *temporary*: the same call may work later (engine away)."""
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
+
+
+Wake = Callable[[], None]

@@ -1,0 +1,1 @@
+"""Common data models: frozen values that cross the wire, the store and the pure core."""

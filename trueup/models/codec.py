@@ -1,0 +1,112 @@
+"""Models to and from plain data and JSON: the one form of a value in the store, on the wire and in a spec.
+
+What equals its default is left out, so writing a default out changes no byte, and a default that a later
+release adds is in no digest.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from trueup.models.units import (
+    Bytes,
+    Duration,
+    Millicores,
+    Percent,
+    format_cores,
+    format_duration,
+    format_size,
+    parse_cores,
+    parse_duration,
+    parse_percent,
+    parse_size,
+)
+
+T = TypeVar("T")
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of what crosses a wire or the store.
+
+    Readers ignore fields they do not know, so that releases one minor version apart work together; unknown keys
+    in specs are found by the JSON Schemas before.
+    """
+
+
+def from_plain(value: object, kind: type[T]) -> T:
+    """Builds *kind* from plain data (dicts, lists, strings). msgspec.ValidationError names the path."""
+    return msgspec.convert(value, kind, dec_hook=_decode)
+
+
+def from_json(text: bytes | str, kind: type[T]) -> T:
+    """Decodes JSON into *kind*. msgspec.ValidationError or DecodeError if it does not fit."""
+    return msgspec.json.decode(text, type=kind, dec_hook=_decode)
+
+
+def to_plain(value: object) -> Any:  # noqa: ANN401 - plain data is whatever JSON can say
+    """Plain data of a model, without what equals its default."""
+    if isinstance(value, msgspec.Struct):
+        return {
+            name: to_plain(held)
+            for name, held, default in _fields(value)
+            if default is msgspec.NODEFAULT or held != default
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(held) for held in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_plain(held) for held in value)
+    if isinstance(value, datetime):
+        return msgspec.to_builtins(value)
+    if isinstance(value, (Duration, Millicores, Bytes, Percent)):
+        return _encode(value)
+    return value
+
+
+def to_json(value: object) -> bytes:
+    """JSON of a model, in field order; defaults of the simple kinds left out."""
+    return msgspec.json.encode(value, enc_hook=_encode)
+
+
+def to_canonical_json(value: object) -> bytes:
+    """JSON with sorted keys and no defaults: equal values, equal bytes, whatever the process or release."""
+    return msgspec.json.encode(to_plain(value), order="deterministic")
+
+
+def _fields(struct: msgspec.Struct) -> list[tuple[str, Any, Any]]:
+    found = []
+    for field in msgspec.structs.fields(struct):
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        found.append((field.encode_name, getattr(struct, field.name), default))
+    return found
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Duration and isinstance(value, str):
+        return parse_duration(value)
+    if kind is Millicores and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return parse_cores(value)
+    if kind is Bytes and isinstance(value, str):
+        return parse_size(value)
+    if kind is Bytes and isinstance(value, int) and not isinstance(value, bool):
+        return Bytes(value)
+    if kind is Percent and isinstance(value, str):
+        return parse_percent(value)
+    raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, Duration):
+        return format_duration(value)
+    if isinstance(value, Millicores):
+        return format_cores(value)
+    if isinstance(value, Bytes):
+        return format_size(value)
+    if isinstance(value, Percent):
+        return f"{int(value)}%"
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,58 @@
+"""The desired state of one revision: every valid document rendered, every invalid one named.
+
+Made by `trueup.sources`, registered by `reconciler.register`; plain data in between.
+"""
+
+from trueup.models.codec import Model
+from trueup.models.errors import SpecError
+from trueup.models.job import Job
+from trueup.models.revision import Commit
+from trueup.models.template import ClusterSettings, NodePolicy, Template
+
+
+class Place(Model):
+    """Where a document stands: *file* relative to its root, *line* from 1."""
+
+    file: str
+    line: int
+
+
+class DesiredJob(Model):
+    """A rendered job with what it is made from: *files* are those whose change may change it.
+
+    *commit* is the newest one since the last applied revision that touched any of them (for git; None where the
+    source could not tell: the revision's own commit then).
+    """
+
+    job: Job
+    place: Place
+    files: tuple[str, ...]
+    template: str = ""
+    commit: Commit | None = None
+
+
+class InvalidDocument(Model):
+    """A document that stays at its last good version. *name* is empty where it could not be read."""
+
+    kind: str
+    name: str
+    file: str
+
+
+class DesiredState(Model):
+    """All of one revision. *unreadable_files* held documents nobody could read: what they last held is kept.
+
+    *invalid* names the documents with errors. `complete` is False when a file could not be parsed, so that an
+    absence proves nothing.
+    """
+
+    commit: Commit
+    jobs: dict[str, DesiredJob] = {}
+    templates: dict[str, Template] = {}
+    nodes: dict[str, NodePolicy] = {}
+    cluster: ClusterSettings | None = None
+    invalid: tuple[InvalidDocument, ...] = ()
+    unreadable_files: tuple[str, ...] = ()
+    errors: tuple[SpecError, ...] = ()
+    warnings: tuple[str, ...] = ()
+    files: dict[str, str] = {}

@@ -1,0 +1,50 @@
+"""Digests that decide whether a change is destructive.
+
+A group's digest covers what its tasks see, nothing else; equal digests mean running tasks are untouched. The
+fields left out are those the contract's table calls *in place*. Defaults are in no digest (see `codec`).
+"""
+
+import hashlib
+from typing import Final
+
+from trueup.models.codec import to_canonical_json, to_plain
+from trueup.models.ids import Digest
+from trueup.models.job import Job, TaskGroup
+
+_GROUP_IN_PLACE: Final = frozenset(
+    {
+        "count",
+        "constraints",
+        "affinities",
+        "spreads",
+        "restart",
+        "reschedule",
+        "disconnect",
+        "services",
+        "shutdown_delay",
+    }
+)
+_TASK_IN_PLACE: Final = frozenset({"checks", "constraints", "kill_timeout", "logs", "max_run_duration"})
+
+
+def group_digest(job: Job, group: TaskGroup) -> Digest:
+    """The digest of what the tasks of *group* see, with the job's `restart_token`: 16 hexadecimal digits."""
+    seen = {key: value for key, value in to_plain(group).items() if key not in _GROUP_IN_PLACE}
+    seen["tasks"] = sorted(
+        ({key: value for key, value in task.items() if key not in _TASK_IN_PLACE} for task in seen["tasks"]),
+        key=lambda task: str(task["name"]),
+    )
+    seen["type"] = job.type
+    seen["restart_token"] = job.restart_token
+    return content_digest(to_canonical_json(seen))
+
+
+def job_digest(job: Job) -> Digest:
+    """The digest of all groups: what a rollout, a promotion or a revert speaks of."""
+    groups = sorted((group.name, group_digest(job, group)) for group in job.groups)
+    return content_digest(to_canonical_json(groups))
+
+
+def content_digest(content: bytes) -> Digest:
+    """The first 16 hexadecimal digits of SHA-256."""
+    return Digest(hashlib.sha256(content).hexdigest()[:16])

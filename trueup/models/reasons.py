@@ -1,0 +1,48 @@
+"""Why a node was refused: values, counted by node and worded here alone, so that plan, explain, API and log agree."""
+
+from typing import NewType
+
+Reason = NewType("Reason", str)
+
+INELIGIBLE = Reason("node is ineligible")
+DRAINING = Reason("node is draining")
+UNDECLARED = Reason("node has no document")
+NO_NODES = Reason("no node is registered")
+DISTINCT_HOSTS = Reason("constraint distinct_hosts")
+NOT_READY = Reason("node is not ready")
+
+
+def insufficient(what: str) -> Reason:
+    """There is too little left of *what*: `insufficient memory`."""
+    return Reason(f"insufficient {what}")
+
+
+def port_taken(port: int) -> Reason:
+    """A host port is held by another allocation, or by one that has not ended yet."""
+    return Reason(f"port {port} is taken")
+
+
+def wrong_region(regions: tuple[str, ...]) -> Reason:
+    """The node is in none of the job's regions."""
+    return Reason(f"region is not {' or '.join(regions)}")
+
+
+def missing_driver(driver: str, detail: str = "") -> Reason:
+    """The node cannot run the driver; *detail* says what to do about it."""
+    return Reason(f"driver {driver} is missing" + (f": {detail}" if detail else ""))
+
+
+def missing_volume(source: str) -> Reason:
+    """The node offers no host volume of that name."""
+    return Reason(f"host volume {source} is missing")
+
+
+def missing_secret(name: str) -> Reason:
+    """The node's secrets folder has no secret of that name."""
+    return Reason(f"secret {name} is missing")
+
+
+def constraint_failed(attribute: str, operator: str, value: str) -> Reason:
+    """A constraint is not met: `constraint node.labels.disk = ssd`."""
+    words = [part for part in (attribute, operator, value) if part]
+    return Reason(f"constraint {' '.join(words)}")

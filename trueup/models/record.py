@@ -1,0 +1,46 @@
+"""A job as the store knows it: its current version, where it stands in git, and what the last pass found."""
+
+from datetime import datetime
+
+from trueup.models.codec import Model
+from trueup.models.desired import Place
+from trueup.models.evaluation import UnplacedGroup
+from trueup.models.job import Job
+
+
+class JobVersion(Model):
+    """A version of a job, stored once: numbers grow by one from 1, also over a deletion and return."""
+
+    job: Job
+    version: int
+    revision: str
+    digest: str
+    created_at: datetime
+    stable: bool = False
+
+
+class JobRecord(Model):
+    """One job's row. *removed* jobs stay until nothing of them runs and no history names them.
+
+    *revision* is the newest commit that changed the job; *invalid* says its newest document has errors and this is
+    the last good one. *last_run_at* is the scheduled time of the newest run that was started or skipped;
+    *run_tokens* keeps the `restart_token` a schedule last ran for.
+    """
+
+    name: str
+    version: int
+    revision: str
+    place: Place
+    files: tuple[str, ...] = ()
+    template: str = ""
+    removed: bool = False
+    removed_revision: str = ""
+    invalid: bool = False
+    reverted: str = ""
+    unplaced: tuple[UnplacedGroup, ...] = ()
+    error: str = ""
+    evaluated_version: int = 0
+    last_run_at: datetime | None = None
+    last_run_token: str = ""
+    created_at: datetime
+    modified_at: datetime

@@ -1,0 +1,65 @@
+"""A revision: one state of the spec source, who made it, and what became of it."""
+
+from datetime import datetime
+from typing import Literal
+
+from trueup.models.codec import Model
+from trueup.models.errors import SpecError
+from trueup.models.ids import RevisionId
+
+RevisionState = Literal["pending", "applied", "held", "superseded", "invalid"]
+
+
+class Commit(Model):
+    """A commit's own record: who, when and why. For a directory, the digest and the time it was seen."""
+
+    id: RevisionId
+    parent: RevisionId | None = None
+    author: str = ""
+    author_email: str = ""
+    subject: str = ""
+    committed_at: datetime | None = None
+
+
+class ChangedJobs(Model):
+    """Names of the jobs a revision created, updated, removed, or left invalid."""
+
+    created: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+
+class Held(Model):
+    """Why a revision is held, what it would remove, and the digest that confirms exactly that loss."""
+
+    revision: RevisionId
+    reason: str
+    removes: tuple[str, ...] = ()
+    confirm: str = ""
+
+
+class Revision(Model):
+    """A revision as stored, in order of arrival."""
+
+    id: RevisionId
+    parent: RevisionId | None = None
+    author: str = ""
+    author_email: str = ""
+    subject: str = ""
+    committed_at: datetime | None = None
+    seen_at: datetime
+    applied_at: datetime | None = None
+    state: RevisionState = "pending"
+    jobs: ChangedJobs = ChangedJobs()
+    errors: tuple[SpecError, ...] = ()
+    held: Held | None = None
+
+
+class SourceStatus(Model):
+    """How the spec source does: *error* empty while it can be read."""
+
+    kind: Literal["directory", "git"] = "directory"
+    url: str = ""
+    last_success_at: datetime | None = None
+    error: str = ""

@@ -1,0 +1,140 @@
+"""All that decisions read, in memory and in one place: the store's projection, a STATE.json, or a simulation's world.
+
+Values are frozen; the containers here change only through the `put_…` and `drop_…` methods, which keep the
+per-job and per-node indexes and the nodes' running totals right, so that no reader recounts them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from trueup.models.allocation import Allocation
+from trueup.models.deployment import Deployment
+from trueup.models.fit import NodeUsage
+from trueup.models.ids import AllocationId, DeploymentId, NodeId, RevisionId
+from trueup.models.job import Job
+from trueup.models.node import Node
+from trueup.models.record import JobRecord, JobVersion
+from trueup.models.revision import Held, SourceStatus
+from trueup.models.template import ClusterSettings, NodePolicy, Template
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterState:
+    """The whole cluster at one `index`."""
+
+    index: int = 0
+    epoch: int = 0
+    cluster_id: str = ""
+    revision: RevisionId | None = None
+    held: Held | None = None
+    invalid_files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
+    source: SourceStatus = field(default_factory=SourceStatus)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    versions: dict[tuple[str, int], JobVersion] = field(default_factory=dict)
+    templates: dict[str, Template] = field(default_factory=dict)
+    node_policies: dict[str, NodePolicy] = field(default_factory=dict)
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    allocations: dict[AllocationId, Allocation] = field(default_factory=dict)
+    deployments: dict[DeploymentId, Deployment] = field(default_factory=dict)
+    _ids_by_job: dict[str, dict[AllocationId, None]] = field(default_factory=dict)
+    _ids_by_node: dict[NodeId, dict[AllocationId, None]] = field(default_factory=dict)
+    _deployments_by_job: dict[str, dict[DeploymentId, None]] = field(default_factory=dict)
+    _usage: dict[NodeId, NodeUsage] = field(default_factory=dict)
+
+    def current_version(self, job: str) -> JobVersion | None:
+        """The version that *job*'s record points to, also of a removed job; None if the job is unknown."""
+        record = self.jobs.get(job)
+        return None if record is None else self.versions.get((job, record.version))
+
+    def wanted_job(self, name: str) -> Job | None:
+        """The job as git wants it now; None when it is unknown or removed."""
+        record = self.jobs.get(name)
+        if record is None or record.removed:
+            return None
+        version = self.versions.get((name, record.version))
+        return None if version is None else version.job
+
+    def allocations_of_job(self, job: str) -> list[Allocation]:
+        """Every allocation of *job* still known, in order of arrival."""
+        return [self.allocations[held] for held in self._ids_by_job.get(job, ())]
+
+    def allocations_on_node(self, node_id: NodeId) -> list[Allocation]:
+        """Every allocation placed on the node still known, in order of arrival."""
+        return [self.allocations[held] for held in self._ids_by_node.get(node_id, ())]
+
+    def deployments_of_job(self, job: str) -> list[Deployment]:
+        """Deployments of *job*, oldest first."""
+        return [self.deployments[held] for held in self._deployments_by_job.get(job, ())]
+
+    def usage(self, node_id: NodeId) -> NodeUsage:
+        """The node's running totals. Not to be changed by the caller: `copy` it for what-if."""
+        return self._usage.setdefault(node_id, NodeUsage())
+
+    def node_named(self, name: str) -> Node | None:
+        """The node of that name (names are unique), or None."""
+        return next((node for node in self.nodes.values() if node.name == name), None)
+
+    def job_names(self) -> Iterator[str]:
+        """All known jobs by name."""
+        return iter(sorted(self.jobs))
+
+    def put_allocation(self, allocation: Allocation) -> None:
+        """Adds or replaces an allocation."""
+        earlier = self.allocations.get(allocation.id)
+        if earlier is not None and earlier.holds_resources:
+            self.usage(earlier.node_id).remove(earlier)
+        self.allocations[allocation.id] = allocation
+        self._ids_by_job.setdefault(allocation.job, {})[allocation.id] = None
+        self._ids_by_node.setdefault(allocation.node_id, {})[allocation.id] = None
+        if allocation.holds_resources:
+            self.usage(allocation.node_id).add(allocation)
+
+    def drop_allocation(self, allocation_id: AllocationId) -> None:
+        """Forgets an allocation; nothing happens if it is unknown."""
+        allocation = self.allocations.pop(allocation_id, None)
+        if allocation is None:
+            return
+        self._ids_by_job[allocation.job].pop(allocation_id, None)
+        self._ids_by_node[allocation.node_id].pop(allocation_id, None)
+        if allocation.holds_resources:
+            self.usage(allocation.node_id).remove(allocation)
+
+    def put_deployment(self, deployment: Deployment) -> None:
+        """Adds or replaces a deployment."""
+        self.deployments[deployment.id] = deployment
+        self._deployments_by_job.setdefault(deployment.job, {})[deployment.id] = None
+
+    def drop_deployment(self, deployment_id: DeploymentId) -> None:
+        """Forgets a deployment; nothing happens if it is unknown."""
+        deployment = self.deployments.pop(deployment_id, None)
+        if deployment is not None:
+            self._deployments_by_job[deployment.job].pop(deployment_id, None)
+
+    def put_version(self, version: JobVersion) -> None:
+        """Adds or replaces a job version."""
+        self.versions[version.job.name, version.version] = version
+
+    def copy(self) -> "ClusterState":
+        """An independent copy, for what-if: containers are copied, the frozen values in them shared."""
+        return ClusterState(
+            index=self.index,
+            epoch=self.epoch,
+            cluster_id=self.cluster_id,
+            revision=self.revision,
+            held=self.held,
+            invalid_files=dict(self.invalid_files),
+            settings=self.settings,
+            source=self.source,
+            jobs=dict(self.jobs),
+            versions=dict(self.versions),
+            templates=dict(self.templates),
+            node_policies=dict(self.node_policies),
+            nodes=dict(self.nodes),
+            allocations=dict(self.allocations),
+            deployments=dict(self.deployments),
+            _ids_by_job={job: dict(ids) for job, ids in self._ids_by_job.items()},
+            _ids_by_node={node: dict(ids) for node, ids in self._ids_by_node.items()},
+            _deployments_by_job={job: dict(ids) for job, ids in self._deployments_by_job.items()},
+            _usage={node: used.copy() for node, used in self._usage.items()},
+        )
