@@ -28,7 +28,7 @@ TaskStatus = Literal["pending", "running", "dead"]
 TERMINAL: Final[frozenset[ClientStatus]] = frozenset({"complete", "failed", "lost"})
 
 
-class TaskEvent(Model):
+class TaskEvent(Model, frozen=True, kw_only=True):
     """Something that happened to a task: `Started`, `Terminated`, `Restarting`, `Check failed`, …"""
 
     at: datetime
@@ -36,7 +36,7 @@ class TaskEvent(Model):
     message: str = ""
 
 
-class TaskState(Model):
+class TaskState(Model, frozen=True, kw_only=True):
     """What the agent last reported of one task; the newest ten events."""
 
     state: TaskStatus = "pending"
@@ -53,14 +53,14 @@ class TaskState(Model):
     events: tuple[TaskEvent, ...] = ()
 
 
-class AllocatedResources(Model):
+class AllocatedResources(Model, frozen=True, kw_only=True):
     """What an allocation takes from its node: sums over its tasks (those that run together), and host ports."""
 
     cpu_millicores: Millicores = Millicores(0)
     memory_bytes: Bytes = Bytes(0)
 
 
-class RescheduleEvent(Model):
+class RescheduleEvent(Model, frozen=True, kw_only=True):
     """One earlier attempt of this name that failed, and how long the next had to wait."""
 
     at: datetime
@@ -68,7 +68,7 @@ class RescheduleEvent(Model):
     node_id: NodeId | None = None
 
 
-class DeploymentState(Model):
+class DeploymentState(Model, frozen=True, kw_only=True):
     """An allocation's part in a rollout: *healthy* None while it is not yet decided."""
 
     id: DeploymentId
@@ -77,7 +77,7 @@ class DeploymentState(Model):
     at: datetime | None = None
 
 
-class Allocation(Model):
+class Allocation(Model, frozen=True, kw_only=True):
     """One allocation as stored. *epoch* grows with each replacement of a name (a fencing token)."""
 
     id: AllocationId

@@ -9,7 +9,7 @@ from trueup.models.ids import DeploymentId
 DeploymentStatus = Literal["running", "paused", "successful", "failed", "superseded", "cancelled"]
 
 
-class DeploymentGroup(Model):
+class DeploymentGroup(Model, frozen=True, kw_only=True):
     """One group's part: how many are wanted in the new version, and whether its canaries were promoted."""
 
     desired_total: int
@@ -21,7 +21,7 @@ class DeploymentGroup(Model):
     progress_at: datetime | None = None
 
 
-class Deployment(Model):
+class Deployment(Model, frozen=True, kw_only=True):
     """One rollout as stored. *digest* is the job digest it rolls out."""
 
     id: DeploymentId

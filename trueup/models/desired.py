@@ -10,14 +10,14 @@ from trueup.models.revision import Commit
 from trueup.models.template import ClusterSettings, NodePolicy, Template
 
 
-class Place(Model):
+class Place(Model, frozen=True, kw_only=True):
     """Where a document stands: *file* relative to its root, *line* from 1."""
 
     file: str
     line: int
 
 
-class DesiredJob(Model):
+class DesiredJob(Model, frozen=True, kw_only=True):
     """A rendered job with what it is made from: *files* are those whose change may change it.
 
     *commit* is the newest one since the last applied revision that touched any of them (for git; None where the
@@ -31,7 +31,7 @@ class DesiredJob(Model):
     commit: Commit | None = None
 
 
-class InvalidDocument(Model):
+class InvalidDocument(Model, frozen=True, kw_only=True):
     """A document that stays at its last good version. *name* is empty where it could not be read."""
 
     kind: str
@@ -39,7 +39,7 @@ class InvalidDocument(Model):
     file: str
 
 
-class DesiredState(Model):
+class DesiredState(Model, frozen=True, kw_only=True):
     """All of one revision. *unreadable_files* held documents nobody could read: what they last held is kept.
 
     *invalid* names the documents with errors. `complete` is False when a file could not be parsed, so that an

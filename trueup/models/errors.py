@@ -3,7 +3,7 @@
 from trueup.models.codec import Model
 
 
-class SpecError(Model):
+class SpecError(Model, frozen=True, kw_only=True):
     """An error of a document. *line* and *column* count from 1 (0: the file as a whole); *file* is relative to its root."""
 
     file: str = ""

@@ -7,7 +7,7 @@ from trueup.models.codec import Model
 from trueup.models.ids import EvaluationId
 
 
-class UnplacedGroup(Model):
+class UnplacedGroup(Model, frozen=True, kw_only=True):
     """How many of a group found no room, and why: a reason and the number of nodes that gave it."""
 
     group: str
@@ -15,7 +15,7 @@ class UnplacedGroup(Model):
     reasons: dict[str, int] = {}
 
 
-class Evaluation(Model):
+class Evaluation(Model, frozen=True, kw_only=True):
     """One pass over one job and what it did."""
 
     id: EvaluationId
@@ -31,7 +31,7 @@ class Evaluation(Model):
     created_at: datetime
 
 
-class Event(Model):
+class Event(Model, frozen=True, kw_only=True):
     """One thing that happened: *type* in CamelCase, *message* for people, the rest to filter by."""
 
     at: datetime

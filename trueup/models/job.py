@@ -32,7 +32,7 @@ Operator = Literal[
 ]
 
 
-class Constraint(Model):
+class Constraint(Model, frozen=True, kw_only=True):
     """A node must satisfy it: `{attribute: "node.labels.disk", operator: "=", value: ssd}`."""
 
     attribute: str = ""
@@ -40,7 +40,7 @@ class Constraint(Model):
     value: str = ""
 
 
-class Affinity(Model):
+class Affinity(Model, frozen=True, kw_only=True):
     """A node that satisfies it scores better (*weight* -100..100; below 0: worse)."""
 
     attribute: str
@@ -49,7 +49,7 @@ class Affinity(Model):
     weight: int = 50
 
 
-class Spread(Model):
+class Spread(Model, frozen=True, kw_only=True):
     """Spreads a group over the values of an attribute; *targets* are percentages, empty: evenly."""
 
     attribute: str
@@ -57,7 +57,7 @@ class Spread(Model):
     targets: dict[str, int] = {}
 
 
-class Update(Model):
+class Update(Model, frozen=True, kw_only=True):
     """How a destructive change rolls; `max_parallel: 0` means all at once."""
 
     max_parallel: int = 1
@@ -70,7 +70,7 @@ class Update(Model):
     progress_deadline: Duration = Duration(minutes=10)
 
 
-class Schedule(Model):
+class Schedule(Model, frozen=True, kw_only=True):
     """When a batch job runs: five fields or a nickname, in *timezone*."""
 
     cron: str
@@ -80,7 +80,7 @@ class Schedule(Model):
     keep: int = 10
 
 
-class Restart(Model):
+class Restart(Model, frozen=True, kw_only=True):
     """Restarts on the same node: *attempts* within *interval*, then `fail` or `delay`."""
 
     attempts: int = 2
@@ -89,7 +89,7 @@ class Restart(Model):
     mode: Literal["fail", "delay"] = "fail"
 
 
-class Reschedule(Model):
+class Reschedule(Model, frozen=True, kw_only=True):
     """Placement elsewhere after a failure; unlimited, or *attempts* within *interval*."""
 
     unlimited: bool = False
@@ -100,14 +100,14 @@ class Reschedule(Model):
     max_delay: Duration = Duration(hours=1)
 
 
-class Disconnect(Model):
+class Disconnect(Model, frozen=True, kw_only=True):
     """What a silent node means for this group."""
 
     lost_after: Duration = Duration()
     stop_after: Duration | None = None
 
 
-class Port(Model):
+class Port(Model, frozen=True, kw_only=True):
     """A port of a group: *port* on the host (absent: a free one), *to* inside a container."""
 
     name: str
@@ -117,7 +117,7 @@ class Port(Model):
     task: str = ""
 
 
-class Service(Model):
+class Service(Model, frozen=True, kw_only=True):
     """A name under which healthy allocations are found."""
 
     name: str
@@ -125,7 +125,7 @@ class Service(Model):
     labels: dict[str, str] = {}
 
 
-class Volume(Model):
+class Volume(Model, frozen=True, kw_only=True):
     """A host volume a group uses; *source* is the node's name for it."""
 
     name: str
@@ -135,20 +135,20 @@ class Volume(Model):
     sticky: bool = True
 
 
-class Resources(Model):
+class Resources(Model, frozen=True, kw_only=True):
     """What a task needs and, where the node can enforce it, gets at most."""
 
     cpu_millicores: Millicores = msgspec.field(name="cpu", default=Millicores(100))
     memory_bytes: Bytes = msgspec.field(name="memory", default=Bytes(64 * 1024**2))
 
 
-class SecretValue(Model):
+class SecretValue(Model, frozen=True, kw_only=True):
     """A value the agent reads from its own secrets folder."""
 
     secret: str
 
 
-class TaskConfig(Model):
+class TaskConfig(Model, frozen=True, kw_only=True):
     """Driver settings. *command* and *cwd* are the process driver's, all others Docker's."""
 
     command: tuple[str, ...] = ()
@@ -170,7 +170,7 @@ class TaskConfig(Model):
     init: bool = True
 
 
-class Check(Model):
+class Check(Model, frozen=True, kw_only=True):
     """A health check; the first runs at once, then every *interval*."""
 
     type: Literal["http", "tcp", "exec"]
@@ -183,7 +183,7 @@ class Check(Model):
     restart_after: int = 0
 
 
-class TaskFile(Model):
+class TaskFile(Model, frozen=True, kw_only=True):
     """A file written into the task's folder before it starts; exactly one of the sources is set."""
 
     path: str
@@ -196,7 +196,7 @@ class TaskFile(Model):
     on_change: str = "none"
 
 
-class Artifact(Model):
+class Artifact(Model, frozen=True, kw_only=True):
     """Something fetched, checked against *checksum* and unpacked before the task starts."""
 
     source: str
@@ -204,21 +204,21 @@ class Artifact(Model):
     destination: str = "local/"
 
 
-class Lifecycle(Model):
+class Lifecycle(Model, frozen=True, kw_only=True):
     """When a task that is no main task runs."""
 
     hook: Literal["prestart", "poststart", "poststop"]
     sidecar: bool = False
 
 
-class LogLimits(Model):
+class LogLimits(Model, frozen=True, kw_only=True):
     """How much of a task's output is kept."""
 
     max_files: int = 10
     max_size: Bytes = Bytes(10 * 1024**2)
 
 
-class Task(Model):
+class Task(Model, frozen=True, kw_only=True):
     """One process or container of a group."""
 
     name: str
@@ -239,7 +239,7 @@ class Task(Model):
     logs: LogLimits = LogLimits()
 
 
-class TaskGroup(Model):
+class TaskGroup(Model, frozen=True, kw_only=True):
     """Tasks that run together on one node, *count* times."""
 
     name: str
@@ -261,7 +261,7 @@ class TaskGroup(Model):
         return next((task for task in self.tasks if task.name == name), None)
 
 
-class Job(Model):
+class Job(Model, frozen=True, kw_only=True):
     """One job, rendered and complete: every name and driver is filled in."""
 
     name: str

@@ -13,21 +13,21 @@ from trueup.models.units import Bytes, Millicores
 NodeStatus = Literal["ready", "down", "disconnected", "incompatible"]
 
 
-class NodeResources(Model):
+class NodeResources(Model, frozen=True, kw_only=True):
     """What a node gives to tasks."""
 
     cpu_millicores: Millicores = msgspec.field(name="cpu", default=Millicores(0))
     memory_bytes: Bytes = msgspec.field(name="memory", default=Bytes(0))
 
 
-class Drain(Model):
+class Drain(Model, frozen=True, kw_only=True):
     """A drain under way, from the Node document."""
 
     started_at: datetime
     deadline_at: datetime
 
 
-class DriverState(Model):
+class DriverState(Model, frozen=True, kw_only=True):
     """One driver of a node: *healthy* False with the *detail* to act on."""
 
     healthy: bool = True
@@ -35,7 +35,7 @@ class DriverState(Model):
     attributes: dict[str, str] = {}
 
 
-class Node(Model):
+class Node(Model, frozen=True, kw_only=True):
     """A node as stored. Its last heartbeat is no part of it: a beat without news writes nothing."""
 
     id: NodeId
@@ -54,7 +54,6 @@ class Node(Model):
     drivers: dict[str, DriverState] = {}
     volumes: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
-    secret_digest: str = ""
     boot_id: str = ""
     incarnation: int = 0
     protocol: int = 1

@@ -8,7 +8,7 @@ from trueup.models.evaluation import UnplacedGroup
 from trueup.models.job import Job
 
 
-class JobVersion(Model):
+class JobVersion(Model, frozen=True, kw_only=True):
     """A version of a job, stored once: numbers grow by one from 1, also over a deletion and return."""
 
     job: Job
@@ -19,7 +19,7 @@ class JobVersion(Model):
     stable: bool = False
 
 
-class JobRecord(Model):
+class JobRecord(Model, frozen=True, kw_only=True):
     """One job's row. *removed* jobs stay until nothing of them runs and no history names them.
 
     *revision* is the newest commit that changed the job; *invalid* says its newest document has errors and this is

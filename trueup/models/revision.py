@@ -10,7 +10,7 @@ from trueup.models.ids import RevisionId
 RevisionState = Literal["pending", "applied", "held", "superseded", "invalid"]
 
 
-class Commit(Model):
+class Commit(Model, frozen=True, kw_only=True):
     """A commit's own record: who, when and why. For a directory, the digest and the time it was seen."""
 
     id: RevisionId
@@ -21,7 +21,7 @@ class Commit(Model):
     committed_at: datetime | None = None
 
 
-class ChangedJobs(Model):
+class ChangedJobs(Model, frozen=True, kw_only=True):
     """Names of the jobs a revision created, updated, removed, or left invalid."""
 
     created: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class ChangedJobs(Model):
     invalid: tuple[str, ...] = ()
 
 
-class Held(Model):
+class Held(Model, frozen=True, kw_only=True):
     """Why a revision is held, what it would remove, and the digest that confirms exactly that loss."""
 
     revision: RevisionId
@@ -39,7 +39,7 @@ class Held(Model):
     confirm: str = ""
 
 
-class Revision(Model):
+class Revision(Model, frozen=True, kw_only=True):
     """A revision as stored, in order of arrival."""
 
     id: RevisionId
@@ -56,7 +56,7 @@ class Revision(Model):
     held: Held | None = None
 
 
-class SourceStatus(Model):
+class SourceStatus(Model, frozen=True, kw_only=True):
     """How the spec source does: *error* empty while it can be read."""
 
     kind: Literal["directory", "git"] = "directory"

@@ -9,7 +9,7 @@ from trueup.models.job import SecretValue
 from trueup.models.units import Duration, Percent
 
 
-class Template(Model):
+class Template(Model, frozen=True, kw_only=True):
     """Parameters with JSON Schema keywords, and the job they are put into (plain data, not yet rendered)."""
 
     name: str
@@ -17,13 +17,13 @@ class Template(Model):
     job: dict[str, Any] = {}
 
 
-class DrainPolicy(Model):
+class DrainPolicy(Model, frozen=True, kw_only=True):
     """Move what runs elsewhere, and stop what is left at the deadline."""
 
     deadline: Duration = Duration(hours=1)
 
 
-class NodePolicy(Model):
+class NodePolicy(Model, frozen=True, kw_only=True):
     """What git says about the node of that name."""
 
     name: str
@@ -33,14 +33,14 @@ class NodePolicy(Model):
     lost: bool = False
 
 
-class Hold(Model):
+class Hold(Model, frozen=True, kw_only=True):
     """How much loss holds a revision: more than *stops* percent of all, of at least *jobs* jobs."""
 
     stops_percent: Percent = msgspec.field(name="stops", default=Percent(50))
     jobs: int = 2
 
 
-class Notification(Model):
+class Notification(Model, frozen=True, kw_only=True):
     """A webhook for what needs a person."""
 
     url: str | SecretValue
@@ -48,7 +48,7 @@ class Notification(Model):
     on: tuple[str, ...] = ()
 
 
-class Retention(Model):
+class Retention(Model, frozen=True, kw_only=True):
     """How long history is kept; `revisions` is a number of them."""
 
     allocations: Duration = Duration(hours=24)
@@ -57,7 +57,7 @@ class Retention(Model):
     revisions: int = 1000
 
 
-class ClusterSettings(Model):
+class ClusterSettings(Model, frozen=True, kw_only=True):
     """The Cluster document, with its defaults where there is none."""
 
     confirm: str = ""

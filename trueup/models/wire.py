@@ -18,7 +18,7 @@ from trueup.models.units import Duration
 PROTOCOL = 1
 
 
-class Assignment(Model):
+class Assignment(Model, frozen=True, kw_only=True):
     """An allocation to run, with all an agent needs to run it. A repeat with a newer version updates in place."""
 
     allocation: Allocation
@@ -27,14 +27,14 @@ class Assignment(Model):
     min_healthy_time: Duration
 
 
-class StopOrder(Model):
+class StopOrder(Model, frozen=True, kw_only=True):
     """An allocation to end gracefully, and why."""
 
     id: AllocationId
     reason: str = ""
 
 
-class Holding(Model):
+class Holding(Model, frozen=True, kw_only=True):
     """One allocation an agent holds, with enough to adopt it should the control plane have lost its store."""
 
     id: AllocationId
@@ -55,7 +55,7 @@ class Holding(Model):
     created_at: datetime
 
 
-class HoldingKey(Model):
+class HoldingKey(Model, frozen=True, kw_only=True):
     """The part of a holding that the digest covers."""
 
     id: AllocationId
@@ -63,7 +63,7 @@ class HoldingKey(Model):
     desired_status: DesiredStatus
 
 
-class AllocationUpdate(Model):
+class AllocationUpdate(Model, frozen=True, kw_only=True):
     """What changed of one allocation since the last heartbeat that was answered."""
 
     id: AllocationId
@@ -73,7 +73,7 @@ class AllocationUpdate(Model):
     reason: str = ""
 
 
-class RegisterRequest(Model):
+class RegisterRequest(Model, frozen=True, kw_only=True):
     """A node makes itself known. *epoch*, *index* and *cluster_id* are what it last heard (0 and empty: nothing)."""
 
     node_id: NodeId
@@ -95,7 +95,7 @@ class RegisterRequest(Model):
     allocations: tuple[Holding, ...] = ()
 
 
-class RegisterResponse(Model):
+class RegisterResponse(Model, frozen=True, kw_only=True):
     """The node's own secret for heartbeats and pushes, and the rhythm to keep."""
 
     node_secret: str
@@ -107,7 +107,7 @@ class RegisterResponse(Model):
     deadline_seconds: float
 
 
-class HeartbeatRequest(Model):
+class HeartbeatRequest(Model, frozen=True, kw_only=True):
     """One beat. *holdings* only when the last answer asked for it."""
 
     node_id: NodeId
@@ -120,7 +120,7 @@ class HeartbeatRequest(Model):
     holdings: tuple[HoldingKey, ...] | None = None
 
 
-class HeartbeatResponse(Model):
+class HeartbeatResponse(Model, frozen=True, kw_only=True):
     """What to do next. *send_holdings*: the digests differ, beat again at once with the holdings.
 
     *forget*: allocations that ended and that the server will never start again; their tombstones may go.
