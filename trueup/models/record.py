@@ -23,8 +23,8 @@ class JobRecord(Model, frozen=True, kw_only=True):
     """One job's row. *removed* jobs stay until nothing of them runs and no history names them.
 
     *revision* is the newest commit that changed the job; *invalid* says its newest document has errors and this is
-    the last good one. *last_run_at* is the scheduled time of the newest run that was started or skipped;
-    *run_tokens* keeps the `restart_token` a schedule last ran for.
+    the last good one. *last_run_at* is the scheduled time of the newest run that was started or skipped,
+    *last_run_token* the `restart_token` it was for. *frozen_version* is the version a frozen job keeps running.
     """
 
     name: str
@@ -40,6 +40,7 @@ class JobRecord(Model, frozen=True, kw_only=True):
     unplaced: tuple[UnplacedGroup, ...] = ()
     error: str = ""
     evaluated_version: int = 0
+    frozen_version: int | None = None
     last_run_at: datetime | None = None
     last_run_token: str = ""
     created_at: datetime
