@@ -17,6 +17,7 @@ from trueup.models.ids import AllocationId, NodeId, RevisionId
 from trueup.models.node import Node
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.revision import Held, Revision, SourceStatus
+from trueup.models.source_error import SourceUnavailable as SourceUnavailable
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings, NodePolicy, Template
 from trueup.models.wire import Assignment, StopOrder
@@ -131,9 +132,10 @@ class SpecSource(Protocol):
         """How the source does, with the time of the last success and the error since."""
         ...
 
-
-class SourceUnavailable(Exception):
-    """The source could not be read whole: an error, never an absence. The message says what to do."""
+    @property
+    def next_look(self) -> datetime | None:
+        """When to read again even if nothing woke the reader: a file that settles, a poll that is due (None: no need)."""
+        ...
 
 
 class Agents(Protocol):
