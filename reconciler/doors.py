@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from trueup.models.allocation import Allocation
 from trueup.models.deployment import Deployment
 from trueup.models.desired import DesiredState
+from trueup.models.errors import SpecError
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.ids import AllocationId, NodeId, RevisionId
 from trueup.models.node import Node
@@ -80,8 +81,8 @@ class Transaction(Protocol):
 
     def set_held(self, held: Held | None) -> None: ...
     def set_source(self, source: SourceStatus) -> None: ...
-    def set_invalid_files(self, files: dict[str, tuple[str, ...]]) -> None:
-        """Files whose documents have errors in the newest revision seen, with their texts."""
+    def set_errors(self, errors: tuple[SpecError, ...]) -> None:
+        """What is wrong with documents of the newest revision seen (`ClusterState.errors`)."""
         ...
 
     def push(self, node_id: NodeId, allocation_id: AllocationId, kind: Literal["start", "stop"]) -> None:

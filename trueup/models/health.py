@@ -78,8 +78,8 @@ def cluster_health(state: ClusterState) -> ClusterHealth:
     reason = ""
     if state.source.error:
         sync, reason = "Unknown", state.source.error
-    elif state.invalid_files and sync != "Unknown":
-        sync, reason = "Invalid", next(iter(state.invalid_files.values()))[0]
+    elif state.errors and sync != "Unknown":
+        sync, reason = "Invalid", str(state.errors[0])
     elif state.held is not None and sync in {"OutOfSync", "Synced"}:
         sync, reason = "OutOfSync", f"held: {state.held.reason}"
     elif state.revision is None:

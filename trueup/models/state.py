@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from trueup.models.allocation import Allocation
 from trueup.models.deployment import Deployment
+from trueup.models.errors import SpecError
 from trueup.models.fit import NodeUsage
 from trueup.models.ids import AllocationId, DeploymentId, NodeId, RevisionId
 from trueup.models.job import Job
@@ -27,7 +28,7 @@ class ClusterState:
     cluster_id: str = ""
     revision: RevisionId | None = None
     held: Held | None = None
-    invalid_files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    errors: tuple[SpecError, ...] = ()
     settings: ClusterSettings = field(default_factory=ClusterSettings)
     source: SourceStatus = field(default_factory=SourceStatus)
     jobs: dict[str, JobRecord] = field(default_factory=dict)
@@ -123,7 +124,7 @@ class ClusterState:
             cluster_id=self.cluster_id,
             revision=self.revision,
             held=self.held,
-            invalid_files=dict(self.invalid_files),
+            errors=self.errors,
             settings=self.settings,
             source=self.source,
             jobs=dict(self.jobs),
