@@ -5,11 +5,12 @@ The real ones are made by the roof (`cli/wiring.py`), others by the simulator.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 from trueup.models.allocation import Allocation
+from trueup.models.commit import Committed as Committed
+from trueup.models.commit import OutboxEntry as OutboxEntry
 from trueup.models.deployment import Deployment
 from trueup.models.desired import DesiredState
 from trueup.models.errors import SpecError
@@ -22,27 +23,6 @@ from trueup.models.source_error import SourceUnavailable as SourceUnavailable
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings, NodePolicy, Template
 from trueup.models.wire import Assignment, StopOrder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxEntry:
-    """A push that is due: made in the transaction of the plan, gone once the node took it."""
-
-    number: int
-    node_id: NodeId
-    allocation_id: AllocationId
-    kind: Literal["start", "stop"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """What a transaction changed, for those who wait: names only, never the event itself."""
-
-    index: int
-    jobs: frozenset[str]
-    nodes: frozenset[NodeId]
-    outbox: frozenset[NodeId]
-    room_freed: bool
 
 
 class Transaction(Protocol):
