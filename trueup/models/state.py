@@ -6,6 +6,7 @@ per-job and per-node indexes and the nodes' running totals right, so that no rea
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from trueup.models.allocation import Allocation
 from trueup.models.deployment import Deployment
@@ -17,6 +18,9 @@ from trueup.models.node import Node
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.revision import Held, SourceStatus
 from trueup.models.template import ClusterSettings, NodePolicy, Template
+
+Key = TypeVar("Key")
+Member = TypeVar("Member")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,48 +62,51 @@ class ClusterState:
 
     def allocations_of_job(self, job: str) -> list[Allocation]:
         """Every allocation of *job* still known, in order of arrival."""
-        return [self.allocations[held] for held in self._ids_by_job.get(job, ())]
+        return self._known(list(self._ids_by_job.get(job, ())))
 
     def allocations_on_node(self, node_id: NodeId) -> list[Allocation]:
         """Every allocation placed on the node still known, in order of arrival."""
-        return [self.allocations[held] for held in self._ids_by_node.get(node_id, ())]
+        return self._known(list(self._ids_by_node.get(node_id, ())))
 
     def deployments_of_job(self, job: str) -> list[Deployment]:
         """Deployments of *job*, oldest first."""
-        return [self.deployments[held] for held in self._deployments_by_job.get(job, ())]
+        ids = list(self._deployments_by_job.get(job, ()))
+        return [found for held in ids if (found := self.deployments.get(held)) is not None]
 
     def usage(self, node_id: NodeId) -> NodeUsage:
         """The node's running totals. Not to be changed by the caller: `copy` it for what-if."""
-        return self._usage.setdefault(node_id, NodeUsage())
+        used = self._usage.get(node_id)
+        return NodeUsage() if used is None else used
 
     def node_named(self, name: str) -> Node | None:
         """The node of that name (names are unique), or None."""
-        return next((node for node in self.nodes.values() if node.name == name), None)
+        return next((node for node in list(self.nodes.values()) if node.name == name), None)
 
     def job_names(self) -> Iterator[str]:
         """All known jobs by name."""
         return iter(sorted(self.jobs))
 
     def put_allocation(self, allocation: Allocation) -> None:
-        """Adds or replaces an allocation."""
+        """Adds or replaces an allocation; one that moved to another node keeps its place in the order."""
         earlier = self.allocations.get(allocation.id)
-        if earlier is not None and earlier.holds_resources:
-            self.usage(earlier.node_id).remove(earlier)
+        if earlier is not None:
+            self._count_out(earlier)
+            if earlier.node_id != allocation.node_id:
+                _remove(self._ids_by_node, earlier.node_id, earlier.id)
         self.allocations[allocation.id] = allocation
         self._ids_by_job.setdefault(allocation.job, {})[allocation.id] = None
         self._ids_by_node.setdefault(allocation.node_id, {})[allocation.id] = None
         if allocation.holds_resources:
-            self.usage(allocation.node_id).add(allocation)
+            self._usage.setdefault(allocation.node_id, NodeUsage()).add(allocation)
 
     def drop_allocation(self, allocation_id: AllocationId) -> None:
         """Forgets an allocation; nothing happens if it is unknown."""
         allocation = self.allocations.pop(allocation_id, None)
         if allocation is None:
             return
-        self._ids_by_job[allocation.job].pop(allocation_id, None)
-        self._ids_by_node[allocation.node_id].pop(allocation_id, None)
-        if allocation.holds_resources:
-            self.usage(allocation.node_id).remove(allocation)
+        _remove(self._ids_by_job, allocation.job, allocation_id)
+        _remove(self._ids_by_node, allocation.node_id, allocation_id)
+        self._count_out(allocation)
 
     def put_deployment(self, deployment: Deployment) -> None:
         """Adds or replaces a deployment."""
@@ -110,7 +117,7 @@ class ClusterState:
         """Forgets a deployment; nothing happens if it is unknown."""
         deployment = self.deployments.pop(deployment_id, None)
         if deployment is not None:
-            self._deployments_by_job[deployment.job].pop(deployment_id, None)
+            _remove(self._deployments_by_job, deployment.job, deployment_id)
 
     def put_version(self, version: JobVersion) -> None:
         """Adds or replaces a job version."""
@@ -139,3 +146,22 @@ class ClusterState:
             _deployments_by_job={job: dict(ids) for job, ids in self._deployments_by_job.items()},
             _usage={node: used.copy() for node, used in self._usage.items()},
         )
+
+    def _known(self, ids: list[AllocationId]) -> list[Allocation]:
+        # Readers on other threads may come between two puts of a commit: an id that is gone by now is left out.
+        return [found for held in ids if (found := self.allocations.get(held)) is not None]
+
+    def _count_out(self, allocation: Allocation) -> None:
+        if not allocation.holds_resources:
+            return
+        used = self._usage[allocation.node_id]
+        used.remove(allocation)
+        if not used.allocations:
+            del self._usage[allocation.node_id]
+
+
+def _remove(index: dict[Key, dict[Member, None]], key: Key, held: Member) -> None:
+    members = index[key]
+    members.pop(held, None)
+    if not members:
+        del index[key]
