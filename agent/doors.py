@@ -97,7 +97,8 @@ class TaskStatus:
 class Driver(Protocol):
     """Starts, watches and stops tasks of one kind. Thread-safe; every call has a deadline.
 
-    Failures raise DriverError. The driver calls the `wake` it was given when a task of its may have changed.
+    Failures raise DriverError. The driver calls the `wake` it was given when a task of its may have changed, with
+    the allocation's id: the agent then asks that allocation's tasks for their status, and no others.
     """
 
     @property
@@ -146,4 +147,113 @@ class DriverError(Exception):
         self.temporary = temporary
 
 
-Wake = Callable[[], None]
+Wake = Callable[[AllocationId], None]
+"""Says that an allocation may have changed: a name, never the event. Thread-safe, returns at once."""
+
+
+class Workers(Protocol):
+    """Where calls that may block are made, so that a slow start holds up no other task."""
+
+    def submit(self, key: str, work: Callable[[], None]) -> None:
+        """Has *work* done soon: works of one key one after another, in order; of different keys side by side.
+
+        *work* raises nothing. It may be done before this returns.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One http or tcp check of one address."""
+
+    type: Literal["http", "tcp"]
+    host: str
+    port: int
+    path: str
+    timeout_seconds: float
+
+
+class Prober(Protocol):
+    """Asks an address whether it works."""
+
+    def probe(self, probe: Probe) -> str | None:
+        """None if the address answered well within the timeout, else why not."""
+        ...
+
+
+class Secrets(Protocol):
+    """Secret values of this node. Values leave it only into a task's environment and files."""
+
+    def names(self) -> Sequence[str]:
+        """Names of all secrets this node has, sorted."""
+        ...
+
+    def value(self, name: str) -> str:
+        """The value of one secret; SecretMissing if the node has none of that name, or cannot read it."""
+        ...
+
+
+class SecretMissing(Exception):
+    """The node has no secret of that name. Says the name and where it was looked for, never a value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who a task runs as: what its environment says of the user."""
+
+    name: str
+    home: str
+    uid: int
+    gid: int
+
+
+class Accounts(Protocol):
+    """Users of this machine."""
+
+    def account(self, user: str) -> Account:
+        """The account of a user name or number; the agent's own for an empty name. LookupError if unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileContent:
+    """A file to write beneath a task's folder: *path* relative to it, *mode* its permission bits."""
+
+    path: str
+    content: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFolders:
+    """Where a task's files are: its own folder, the one its allocation's tasks share, and that of its logs."""
+
+    task: Path
+    shared: Path
+    logs: Path
+
+
+class Folders(Protocol):
+    """Folders of allocations and tasks on this machine."""
+
+    def paths(self, allocation_id: AllocationId, task: str) -> TaskFolders:
+        """Where the folders are, or would be."""
+        ...
+
+    def prepare(
+        self, allocation_id: AllocationId, task: str, owner: Account | None, files: Sequence[FileContent]
+    ) -> None:
+        """Makes the folders and writes the files, following no link. Idempotent. FolderError says why not.
+
+        *owner* gets the task's folder; None where the user is known only inside an image: open to all beneath a
+        closed folder.
+        """
+        ...
+
+    def remove(self, allocation_id: AllocationId) -> None:
+        """Removes all of an allocation, logs too. Idempotent."""
+        ...
+
+
+class FolderError(Exception):
+    """A folder or file could not be made: where and why."""
