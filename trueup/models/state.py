@@ -25,11 +25,15 @@ Member = TypeVar("Member")
 
 @dataclass(slots=True, kw_only=True)
 class ClusterState:
-    """The whole cluster at one `index`."""
+    """The whole cluster at one `index`.
+
+    *inherited*: the store was new when it met agents of an earlier epoch, so whether a batch job ran is unknown.
+    """
 
     index: int = 0
     epoch: int = 0
     cluster_id: str = ""
+    inherited: bool = False
     revision: RevisionId | None = None
     held: Held | None = None
     errors: tuple[SpecError, ...] = ()
@@ -129,6 +133,7 @@ class ClusterState:
             index=self.index,
             epoch=self.epoch,
             cluster_id=self.cluster_id,
+            inherited=self.inherited,
             revision=self.revision,
             held=self.held,
             errors=self.errors,
