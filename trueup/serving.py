@@ -1,6 +1,6 @@
 """Serves a WSGI app over HTTP or TLS inside this process: control plane and agent alike, on cheroot.
 
-Five things cheroot does not do by itself, each the answer to a measured fault:
+Six things cheroot does not do by itself, each the answer to a measured fault:
 - A connection waits in the selector until its first byte is there, and TLS handshakes happen in a worker. As
   shipped, cheroot hands a new connection to a worker at once and shakes hands in the accept loop: some silent
   peers then stop every other client.
@@ -8,6 +8,7 @@ Five things cheroot does not do by itself, each the answer to a measured fault:
 - Each watcher costs a thread, so the pool is the cap of watchers and `SPARE_THREADS` more: watchers never starve
   heartbeats. The app enforces the cap.
 - A refused request's body is thrown away piece by piece, not read into memory.
+- A parked handler can ask whether its client is still there (`PEER_GONE`).
 - Whatever peers do wrong goes to a logger at debug, never to stderr.
 """
 
@@ -15,6 +16,7 @@ import contextlib
 import logging
 import os
 import resource
+import select
 import socket
 import threading
 import time
@@ -26,7 +28,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
-from cheroot.wsgi import Server
+from cheroot.wsgi import Gateway_10, Server
 
 SPARE_THREADS: Final = 32
 """Workers that are never parked: for heartbeats, and for reads that answer at once."""
@@ -39,6 +41,9 @@ MAX_HEADER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 512
 _SHUTDOWN_SECONDS: Final = 3.0
 _DISCARD_BYTES: Final = 64 * 1024
+
+PEER_GONE: Final = "trueup.peer_gone"
+"""Key of the environ: a `Callable[[], bool]` that tells whether the client hung up."""
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +166,7 @@ class _Server(Server):
         self.max_request_header_size = MAX_HEADER_BYTES
         self.keep_alive_conn_limit = _connection_limit()
         self.ConnectionClass = _Connection
+        self.gateway = _Gateway
 
     def bind(self, family: int, type: int, proto: int = 0) -> Any:  # noqa: A002, ANN401 - cheroot's signature
         """Remembers why binding failed: cheroot raises it as one flat text."""
@@ -216,6 +222,17 @@ class _Connection(HTTPConnection):
             super().close()
 
 
+class _Gateway(Gateway_10):
+    """Lets a parked handler ask whether anyone still listens: WSGI itself notices only at the next write."""
+
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # the stub's base says None
+        """The usual environ, and `PEER_GONE`."""
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
+        connection = self.req.conn.socket
+        environ[PEER_GONE] = lambda: _is_shut(connection)
+        return environ
+
+
 class _LazyTls(BuiltinSSLAdapter):
     """TLS whose handshake happens at a worker's first read, under its time limit."""
 
@@ -235,6 +252,16 @@ def _tls_adapter(tls: TlsFiles) -> _LazyTls:
     except OSError as error:  # ssl.SSLError is one
         detail = error.strerror or str(error)
         raise CannotServe(f"cannot use certificate {tls.certificate} with key {tls.key}: {detail}") from error
+
+
+def _is_shut(connection: socket.socket) -> bool:
+    poll = select.poll()
+    try:
+        # What is left to read does not matter, so this holds for TLS as well.
+        poll.register(connection, select.POLLRDHUP)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def _connection_limit() -> int:

@@ -15,7 +15,7 @@ import pytest
 import requests
 import trustme
 
-from trueup.serving import SPARE_THREADS, CannotServe, HttpServer, TlsFiles
+from trueup.serving import PEER_GONE, SPARE_THREADS, CannotServe, HttpServer, TlsFiles
 
 
 def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -176,6 +176,30 @@ def test_stop_wakes_parked_handlers() -> None:
             thread.join(5)
     assert took < 2.5
     assert not any(thread.is_alive() for thread in asking)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_peer_hangs_up(encrypted: bool, tls: TlsFiles) -> None:
+    """A parked handler can tell that its client is gone."""
+    asked, noticed, still_there = threading.Event(), threading.Event(), []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        peer_gone = environ[PEER_GONE]
+        still_there.append(not peer_gone())
+        asked.set()
+        if until(peer_gone):
+            noticed.set()
+        return hello(environ, start_response)
+
+    context = ssl.create_default_context(cafile=str(tls.certificate.with_name("ca.pem")))
+    with serving(app, watch_cap=1, tls=tls if encrypted else None) as server:
+        raw = socket.create_connection(server.address, timeout=5)
+        peer = context.wrap_socket(raw, server_hostname="127.0.0.1") if encrypted else raw
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asked.wait(5)
+        peer.close()
+        assert noticed.wait(5)
+    assert still_there == [True]
 
 
 def ask(url: str) -> None:
