@@ -1,0 +1,106 @@
+"""`POST /register` and `POST /heartbeat`: agents only. What they mean is `metastore.membership`'s."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import msgspec
+from flask import Response
+
+from api.access import bearer
+from api.ask import Ask
+from api.problems import Problem, bad_request, not_found
+from api.routing import Answer, Route
+from metastore.errors import NameTaken, UnknownNode
+from trueup.models.codec import from_json, to_json
+from trueup.models.wire import HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse
+
+T = TypeVar("T")
+
+
+def register(ask: Ask) -> Answer:
+    """Takes a node in: with the cluster token, or with the secret it was given before."""
+    joined = ask.shared.access.has_cluster_token(ask.request)
+    secret = None if joined else _secret(ask)
+    request = _body(ask, RegisterRequest)
+    try:
+        answer = ask.deps.membership.register(
+            request, joined=joined, secret=secret, peer=ask.request.remote_addr or ""
+        )
+    except UnknownNode as error:
+        raise _refused(str(error) or "neither the cluster token nor the secret of a known node") from error
+    except NameTaken as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+    return _json(answer)
+
+
+def heartbeat(ask: Ask) -> Answer:
+    """Takes one beat of a node."""
+    secret = _secret(ask)
+    request = _body(ask, HeartbeatRequest)
+    try:
+        answer = ask.deps.membership.heartbeat(request, secret=secret)
+    except UnknownNode as error:
+        raise _refused(str(error) or "register again with the cluster token") from error
+    return _json(answer)
+
+
+def notify(_ask: Ask) -> Answer:
+    """Is not there: no secret for it was given."""
+    raise not_found(
+        "/notify is off: it needs a secret that it shares with the forge; until then the source is polled"
+    )
+
+
+def _secret(ask: Ask) -> str:
+    token = bearer(ask.request)
+    if token is None:
+        raise _refused("a token is needed: send it as `Authorization: Bearer TOKEN`")
+    # What is no text cannot be a secret we gave out; it fails at the comparison like any other.
+    return token.decode("utf-8", "replace")
+
+
+def _body(ask: Ask, kind: type[T]) -> T:
+    try:
+        return from_json(ask.request.get_data(cache=False), kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise bad_request(f"the body is no {kind.__name__}: {error}") from error
+
+
+def _refused(detail: str) -> Problem:
+    return Problem(HTTPStatus.UNAUTHORIZED, detail, www_authenticate='Bearer realm="trueup agents"')
+
+
+def _json(answer: object) -> Response:
+    return Response(to_json(answer), content_type="application/json")
+
+
+ROUTES: Final[Sequence[Route]] = (
+    Route(
+        path="/register",
+        method="POST",
+        handler=register,
+        about="A node makes itself known, with all it holds.",
+        body=RegisterRequest,
+        answer=RegisterResponse,
+        audience="agents",
+    ),
+    Route(
+        path="/heartbeat",
+        method="POST",
+        handler=heartbeat,
+        about="A node reports what changed, and hears what to do.",
+        body=HeartbeatRequest,
+        answer=HeartbeatResponse,
+        audience="agents",
+    ),
+    Route(
+        path="/notify",
+        method="POST",
+        handler=notify,
+        about="A forge's signed nudge: the next poll is due now. 404 while no secret for it is given.",
+        audience="agents",
+        answer=None,
+        media_type="",
+    ),
+)

@@ -1,0 +1,139 @@
+"""What the API is given: store, membership, logs, clock, tokens. The real ones are made by the roof."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from trueup import __version__
+from trueup.models.clock import Clock
+from trueup.models.evaluation import Evaluation, Event
+from trueup.models.ids import AllocationId
+from trueup.models.node import Node
+from trueup.models.revision import Revision
+from trueup.models.state import ClusterState
+from trueup.models.wire import HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Entry(Protocol[T_co]):
+    """One entry of a history: its number in order of arrival, the index of the change it came with, and itself."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def value(self) -> T_co: ...
+
+
+class HistoryCut(Exception):
+    """Entries that were asked for are gone: retention dropped them."""
+
+
+class StateStore(Protocol):
+    """The store, read. Entries of a history have a number in order of arrival, and the index they came with."""
+
+    @property
+    def state(self) -> ClusterState:
+        """The newest committed state; it moves on while it is looked at."""
+        ...
+
+    def snapshot(self) -> ClusterState:
+        """The newest committed state as of one index, unchanging."""
+        ...
+
+    def wait_newer(self, index: int, timeout_seconds: float) -> object:
+        """Blocks until the index is greater than *index*, the time is over, or all were woken."""
+        ...
+
+    def not_writable(self) -> str:
+        """Why nothing can be written now; empty while writes go through."""
+        ...
+
+    def events(
+        self, *, after: int | None, limit: int, newest_first: bool = False, **filters: str
+    ) -> Sequence[Entry[Event]]:
+        """Entries behind number *after*, in order of arrival or the reverse, whose fields equal *filters*.
+
+        HistoryCut if entries right behind *after* are gone.
+        """
+        ...
+
+    def evaluations(
+        self, *, after: int | None, limit: int, newest_first: bool = False, **filters: str
+    ) -> Sequence[Entry[Evaluation]]:
+        """As `events`."""
+        ...
+
+    def revisions(
+        self, *, after: int | None, limit: int, newest_first: bool = False, **filters: str
+    ) -> Sequence[Entry[Revision]]:
+        """As `events`."""
+        ...
+
+    def events_newer(self, index: int) -> Sequence[Entry[Event]]:
+        """All events of changes after *index*. HistoryCut if some of them are gone."""
+        ...
+
+
+class Membership(Protocol):
+    """Who belongs to the cluster, and what agents say."""
+
+    def register(
+        self, request: RegisterRequest, *, joined: bool, secret: str | None, peer: str
+    ) -> RegisterResponse:
+        """Takes a node in. *joined*: it showed the cluster token; else *secret* must be its own.
+
+        UnknownNode where neither holds, NameTaken where a living node has that id or name.
+        """
+        ...
+
+    def heartbeat(self, request: HeartbeatRequest, *, secret: str) -> HeartbeatResponse:
+        """Takes one beat of the node that *secret* belongs to. UnknownNode if it is nobody's."""
+        ...
+
+
+class LogSource(Protocol):
+    """Where the output of tasks is read: on the node that ran them."""
+
+    def logs(
+        self, node: Node, allocation_id: AllocationId, params: Mapping[str, str]
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """Opens the output of an allocation; the iterator yields it as it comes, b"" when there is nothing new.
+
+        *params* are those of the contract's `logs` request, checked. LogsUnavailable if the node cannot be reached
+        or has no such output.
+        """
+        ...
+
+
+class LogsUnavailable(Exception):
+    """A node gave no output; *status* is the HTTP status that says why (404, 502, 504)."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiDeps:
+    """All the app needs. Tokens are asked for on every request, so that a changed file counts at once.
+
+    *read_token* None: readers need none, and then Host is checked against *allowed_hosts* (IP addresses and
+    `localhost` always pass). *stopping* is the server's: what is parked waits on it.
+    """
+
+    store: StateStore
+    membership: Membership
+    logs: LogSource
+    clock: Clock
+    cluster_token: Callable[[], str]
+    read_token: Callable[[], str | None] = lambda: None
+    allowed_hosts: Sequence[str] = ()
+    watch_cap: int = 64
+    stopping: threading.Event = field(default_factory=threading.Event)
+    version: str = __version__

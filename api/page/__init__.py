@@ -1,0 +1,1 @@
+"""The status page at `/`: rendered here, kept live by server-sent events, whole without JavaScript."""
