@@ -103,15 +103,16 @@ def _view(shared: Shared, route: Route) -> Callable[..., Response]:
 def _wait(ask: Ask) -> None:
     """Blocks as `?index=N&wait=30s` asks for, until something newer is there."""
     index = ask.integer("index")
-    wait = ask.span("wait") or DEFAULT_WAIT
+    wait = ask.span("wait")
     if index is None:
         return
+    wait = DEFAULT_WAIT if wait is None else min(wait, MAX_WAIT)
     ask.shared.waiter.check_index(index)
     if ask.shared.index > index or wait == timedelta():
         return
     g.waited = True
     with ask.shared.watchers.one():
-        ask.shared.waiter.until_newer(index, at_most=min(wait, MAX_WAIT), peer_gone=ask.peer_gone)
+        ask.shared.waiter.until_newer(index, at_most=wait, peer_gone=ask.peer_gone)
 
 
 def _json(answer: object) -> Response:

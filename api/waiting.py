@@ -15,7 +15,7 @@ from trueup.models.clock import Clock
 
 DEFAULT_WAIT: Final = timedelta(seconds=30)
 MAX_WAIT: Final = timedelta(minutes=10)
-_LOOK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 5
 
 

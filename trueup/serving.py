@@ -1,6 +1,6 @@
 """Serves a WSGI app over HTTP or TLS inside this process: control plane and agent alike, on cheroot.
 
-Six things cheroot does not do by itself, each the answer to a measured fault:
+Seven things cheroot does not do by itself, each the answer to a measured fault:
 - A connection waits in the selector until its first byte is there, and TLS handshakes happen in a worker. As
   shipped, cheroot hands a new connection to a worker at once and shakes hands in the accept loop: some silent
   peers then stop every other client.
@@ -8,6 +8,7 @@ Six things cheroot does not do by itself, each the answer to a measured fault:
 - Each watcher costs a thread, so the pool is the cap of watchers and `SPARE_THREADS` more: watchers never starve
   heartbeats. The app enforces the cap.
 - A refused request's body is thrown away piece by piece, not read into memory.
+- A stream's status and headers are sent when the app has made them, not with its first words.
 - A parked handler can ask whether its client is still there (`PEER_GONE`).
 - Whatever peers do wrong goes to a logger at debug, never to stderr.
 """
@@ -82,7 +83,7 @@ class HttpServer:
         self._bind = bind
         self._stopping = stopping
         self._on_stop = on_stop
-        self._server = _Server(bind, _discarding(app), numthreads=watch_cap + SPARE_THREADS)
+        self._server = _Server(bind, _mended(app), numthreads=watch_cap + SPARE_THREADS)
         self._server.max_request_body_size = max_body_bytes
         if tls is not None:
             self._server.ssl_adapter = _tls_adapter(tls)
@@ -270,15 +271,29 @@ def _connection_limit() -> int:
     return 4096 if soft == resource.RLIM_INFINITY else max(32, min(4096, soft // 2))
 
 
-def _discarding(app: WSGIApplication) -> WSGIApplication:
-    """*app*, with what it left unread of the body thrown away: cheroot would read that into memory whole."""
+def _mended(app: WSGIApplication) -> WSGIApplication:
+    """*app*, with what it left unread of the body thrown away, and the head of a stream sent at once."""
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = app(environ, start_response)
-        body: _Readable = environ["wsgi.input"]
-        if not environ.get("wsgi.input_terminated"):
-            while getattr(body, "remaining", 0) and body.read(_DISCARD_BYTES):
-                pass
+        heads: list[tuple[Callable[[bytes], object], set[str]]] = []
+
+        def begin(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:  # noqa: ANN401 - PEP 3333
+            write = start_response(status, headers, exc_info)
+            heads.append((write, {name.lower() for name, _ in headers}))
+            return write
+
+        answer = app(environ, begin)
+        _discard(environ)
+        for write, names in heads[-1:]:
+            if "content-length" not in names:
+                write(b"")
         return answer
 
     return wrapped
+
+
+def _discard(environ: WSGIEnvironment) -> None:
+    body: _Readable = environ["wsgi.input"]
+    if not environ.get("wsgi.input_terminated"):
+        while getattr(body, "remaining", 0) and body.read(_DISCARD_BYTES):
+            pass

@@ -239,6 +239,27 @@ def test_unread_body_is_thrown_away() -> None:
             assert session.post(server.url, data=b"x" * 200_000, timeout=5).text == "hello"
 
 
+def test_stream_that_is_silent() -> None:
+    """Who asks for a stream learns at once that it was accepted, before there is anything in it."""
+    stopping = threading.Event()
+
+    def app(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return words()
+
+    def words() -> Iterator[bytes]:
+        stopping.wait(10)
+        yield b"at last"
+
+    with (
+        serving(app, stopping=stopping, watch_cap=1) as server,
+        requests.get(server.url, stream=True, timeout=2) as answer,
+    ):
+        assert answer.status_code == 200
+        stopping.set()
+        assert answer.content == b"at last"
+
+
 def test_peer_resets() -> None:
     """Peers that reset their connection end no worker."""
     with serving(hello) as server:
