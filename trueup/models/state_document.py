@@ -36,6 +36,7 @@ JobReader = Callable[[Plain], Job]
 
 def state_document(state: ClusterState, now: datetime) -> dict[str, Any]:
     """The whole state as plain data; lists in a stated order, so equal states give equal documents."""
+    versions = _versions(state)
     return {
         "now": _time(now),
         "index": state.index,
@@ -45,7 +46,7 @@ def state_document(state: ClusterState, now: datetime) -> dict[str, Any]:
         "cluster": to_plain(state.settings),
         "templates": [to_plain(state.templates[name]) for name in sorted(state.templates)],
         "nodes": [node_document(node) for node in sorted(state.nodes.values(), key=lambda node: node.name)],
-        "jobs": [_job_document(state, name) for name in state.job_names()],
+        "jobs": [_job_document(state, name, versions[name]) for name in state.job_names()],
         "allocations": [
             allocation_document(held)
             for held in sorted(list(state.allocations.values()), key=lambda held: (held.job, held.name, held.id))
@@ -220,13 +221,15 @@ def node_from_document(plain: Plain) -> Node:
     )
 
 
-def _job_document(state: ClusterState, name: str) -> dict[str, Any]:
+def _versions(state: ClusterState) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for (job, number), version in sorted(state.versions.items()):
+        found.setdefault(job, {})[str(number)] = to_plain(version.job)
+    return found
+
+
+def _job_document(state: ClusterState, name: str, versions: Mapping[str, Any]) -> dict[str, Any]:
     record = state.jobs[name]
-    versions = {
-        str(number): to_plain(version.job)
-        for (job, number), version in sorted(state.versions.items())
-        if job == name
-    }
     return {
         "name": name,
         "version": record.version,
@@ -236,7 +239,7 @@ def _job_document(state: ClusterState, name: str) -> dict[str, Any]:
         "last_run_at": _time(record.last_run_at),
         "last_run_token": record.last_run_token,
         "spec": versions[str(record.version)],
-        "versions": versions,
+        "versions": dict(versions),
     }
 
 
