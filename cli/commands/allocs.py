@@ -1,0 +1,81 @@
+"""`trueup allocs`: what runs where."""
+
+import dataclasses
+
+import click
+
+from cli.blocks import Cell, Column, ago, word
+from cli.client import path_of
+from cli.listing import Listing, run
+from cli.options import Command, output_option, watch_option
+from cli.system import SystemClock
+from cli.views import AllocationView, short_id
+
+
+def health(held: AllocationView) -> Cell:
+    """Whether it works, as far as is known."""
+    if held.client_status != "running" or held.healthy is None:
+        return Cell("-" if held.has_ended else "not yet", "faint")
+    return Cell("yes", "good") if held.healthy else Cell("no", "bad")
+
+
+def restarts(held: AllocationView) -> str:
+    """How often its tasks were restarted in place."""
+    return str(sum(task.restarts for task in held.tasks.values()))
+
+
+def ports(held: AllocationView) -> str:
+    """Its ports by name."""
+    return " ".join(f"{name}={port}" for name, port in sorted(held.ports.items()))
+
+
+LISTING = Listing(
+    path="/allocations",
+    kind=AllocationView,
+    columns=(
+        Column("ID", lambda held: held.id[:8]),
+        Column("NAME", lambda held: held.name),
+        Column("NODE", lambda held: held.node),
+        Column(
+            "WANTED",
+            lambda held: Cell(held.desired_status, "faint" if held.desired_status == "run" else "busy"),
+        ),
+        Column("STATUS", lambda held: word(held.client_status)),
+        Column("HEALTHY", health),
+        Column("VERSION", lambda held: str(held.job_version)),
+        Column("RESTARTS", restarts),
+        Column("AGE", lambda held: ago(held.created_at, SystemClock().now())),
+        Column("PORTS", ports, wide=True),
+        Column("REVISION", lambda held: short_id(held.revision), wide=True),
+        Column("REASON", lambda held: held.reason),
+    ),
+    name=lambda held: held.id,
+    empty="no allocations",
+    is_shown=lambda held: not held.is_over,
+)
+
+
+@click.command(cls=Command)
+@click.option("--job", help="Only of this job.")
+@click.option("--node", help="Only on this node.")
+@click.option("--status", help="Only with this status: pending, running, complete, failed, lost, unknown.")
+@click.option("-a", "--all", is_flag=True, help="Also those that were stopped and have ended.")
+@output_option()
+@watch_option()
+def command(
+    job: str | None,
+    node: str | None,
+    status: str | None,
+    all: bool,  # noqa: A002 - the option's name
+    output: str,
+    watch: bool,
+) -> None:
+    """List allocations: which instance of which group is on which node, and how it does.
+
+    `-o name` prints their ids, which is what other commands take.
+    """
+    path = "/allocations" if job is None else path_of("jobs", job, "allocations")
+    listing = dataclasses.replace(
+        LISTING, path=path, is_shown=(lambda _: True) if all or status is not None else LISTING.is_shown
+    )
+    run(listing, output=output, stay=watch, node=node, status=status)
