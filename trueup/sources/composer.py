@@ -38,7 +38,7 @@ class TooManyNodesError(Exception):
     """A file stands for more values than anyone writes."""
 
 
-class _Refused(Exception):  # noqa: N818 - a way out of the walk, no error of ours
+class _Refused(Exception):
     """Nothing more of this document is read."""
 
 
@@ -139,7 +139,10 @@ class Composer:
                 merges = self._merged(value, item)
             else:
                 made.put(
-                    key, value, (file, key_mark.line + 1, key_mark.column + 1, mark.line + 1, mark.column + 1), text
+                    key,
+                    value,
+                    (file, key_mark.line + 1, key_mark.column + 1, mark.line + 1, mark.column + 1),
+                    text,
                 )
             path.pop()
         for merged in merges:
@@ -209,12 +212,16 @@ class Composer:
 
     def _refuse_tag(self, node: yaml.Node) -> None:
         tag = str(node.tag).replace(_CORE, "!!")
-        self._error(node, f"tag {tag} is not of the YAML 1.2 core", "leave it out, or quote a text that begins with !")
+        self._error(
+            node, f"tag {tag} is not of the YAML 1.2 core", "leave it out, or quote a text that begins with !"
+        )
 
     def _count(self, node: yaml.Node, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > self._limits.nodes:
-            self._refuse(node, f"a document holds at most {self._limits.nodes:,} values, aliases counted in full")
+            self._refuse(
+                node, f"a document holds at most {self._limits.nodes:,} values, aliases counted in full"
+            )
 
     def _refuse(self, node: yaml.Node, message: str) -> None:
         self._error(node, message)

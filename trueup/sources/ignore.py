@@ -41,7 +41,7 @@ class IgnoreRules:
         self._patterns = tuple(found)
 
     def ignores(self, path: str, *, folder: bool) -> bool:
-        """Whether the file or *folder* of that path is listed. Ask for folders first: what lies in a listed one is out."""
+        """Whether the file or *folder* of that path is listed. What lies in a listed folder is out: ask that first."""
         for pattern in reversed(self._patterns):
             if pattern.folders_only and not folder:
                 continue

@@ -30,7 +30,9 @@ class _Kinds:
         return SEQUENCE if kind is yaml.SequenceNode else MAPPING
 
 
-class PythonLoader(_Kinds, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer):
+class PythonLoader(
+    _Kinds, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer
+):
     """The parser in Python."""
 
     def __init__(self, content: str) -> None:
@@ -43,7 +45,7 @@ class PythonLoader(_Kinds, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser
 def _node_loader() -> Any:  # noqa: ANN401 - CParser has no types
     if not yaml.__with_libyaml__:
         return PythonLoader
-    from yaml.cyaml import CParser  # type: ignore[attr-defined] # noqa: PLC0415 - absent where libyaml is
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
     class CLoader(_Kinds, CParser):
         """libyaml's parser."""

@@ -77,7 +77,9 @@ def _documents(content: str, key: FileKey, limits: Limits) -> Iterator[Document]
             value, _ = composer.compose(node)
             left -= composer.nodes
             if left < 0:
-                raise TooManyNodesError(f"has more than {limits.file_nodes:,} values, aliases counted in full")
+                raise TooManyNodesError(
+                    f"has more than {limits.file_nodes:,} values, aliases counted in full"
+                )
             if value is None and not composer.errors:
                 continue
             root = Spot(key, node.start_mark.line + 1, node.start_mark.column + 1)
@@ -105,7 +107,7 @@ def _syntax_error(key: FileKey, content: str, error: yaml.MarkedYAMLError) -> Sp
 
 
 def _bad_start(content: str, line: int, column: int) -> tuple[str, str]:
-    """libyaml does not say which character: a tab and a text in need of quotes have different remedies."""
+    """Libyaml does not say which character: a tab and a text in need of quotes have different remedies."""
     lines = content.split("\n", line)
     character = lines[line - 1][column - 1 : column] if len(lines) >= line else ""
     if character == "\t":
@@ -117,7 +119,9 @@ def _encoding_error(key: FileKey, text: bytes, error: UnicodeDecodeError) -> Spe
     before = text[: error.start]
     line = before.count(b"\n") + 1
     column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-    return SpecError(file=key.path, line=line, column=column, message="is not UTF-8", hint="save the file as UTF-8")
+    return SpecError(
+        file=key.path, line=line, column=column, message="is not UTF-8", hint="save the file as UTF-8"
+    )
 
 
 def _character_error(key: FileKey, content: str, error: yaml.reader.ReaderError) -> SpecError:
@@ -135,4 +139,6 @@ def _character_error(key: FileKey, content: str, error: yaml.reader.ReaderError)
 
 def _is_printable(character: str) -> bool:
     code = ord(character)
-    return code in {0x09, 0x0A, 0x0D, 0x85} or 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xD7FF or code >= 0xE000
+    return (
+        code in {0x09, 0x0A, 0x0D, 0x85} or 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xD7FF or code >= 0xE000
+    )

@@ -46,9 +46,9 @@ class Snapshot:
     """All of one revision, immutable.
 
     *errors* are of single files the source refuses (too large, a link that leaves the root, unreadable): each is
-    shown, and what such a file last held is kept. *unusable* says of files that are no documents why no `source:` can have
-    them; nobody sees it unless one does. *touched* holds for git the newest commit since the applied revision that
-    touched a file; it is empty for a directory.
+    shown, and what such a file last held is kept. *unusable* says of files that are no documents why no `source:`
+    can have them; nobody sees it unless one does. *touched* holds for git the newest commit since the applied
+    revision that touched a file, newest commits first; it is empty for a directory.
     """
 
     commit: Commit
