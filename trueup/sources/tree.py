@@ -4,7 +4,7 @@ A tree is made of dicts and lists with a mark for each entry. Trees are never ch
 parts (YAML aliases), so whoever needs another value makes a new container.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -94,6 +94,16 @@ class Tree:
             found.append(Spot(mark[0], mark[1], mark[2]) if key and last else Spot(mark[0], mark[3], mark[4]))
             value = value[step]
         return found
+
+    def text(self, path: Sequence[str | int]) -> str | None:
+        """The source text at *path* where YAML reads a plain scalar as no string, else None."""
+        value = self.value
+        for step in path[:-1]:
+            if _mark_of(value, step) is None:
+                return None
+            value = value[step]
+        texts: Mapping[Any, str] = getattr(value, "texts", {})
+        return texts.get(path[-1]) if path else None
 
 
 def _mark_of(value: object, step: str | int) -> Mark | None:
