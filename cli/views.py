@@ -11,6 +11,8 @@ import msgspec
 
 from cli.failures import Failed
 from trueup.models.codec import Model, from_plain
+from trueup.models.errors import SpecError
+from trueup.models.revision import Held
 
 T = TypeVar("T")
 
@@ -184,31 +186,6 @@ class NodeView(Model, frozen=True, kw_only=True):
     status_changed_at: datetime | None = None
 
 
-class ErrorView(Model, frozen=True, kw_only=True):
-    """What is wrong with a document, and where."""
-
-    file: str = ""
-    line: int = 0
-    column: int = 0
-    path: str = ""
-    message: str = ""
-    hint: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        words = ": ".join(part for part in (place, self.path, self.message) if part)
-        return words + (f"; {self.hint}" if self.hint else "")
-
-
-class HeldView(Model, frozen=True, kw_only=True):
-    """A revision that waits, and the digest that confirms its loss."""
-
-    revision: str = ""
-    reason: str = ""
-    removes: tuple[str, ...] = ()
-    confirm: str = ""
-
-
 class ChangedJobsView(Model, frozen=True, kw_only=True):
     """Names of the jobs a revision touched."""
 
@@ -231,8 +208,8 @@ class RevisionView(Model, frozen=True, kw_only=True):
     applied_at: datetime | None = None
     state: str = ""
     jobs: ChangedJobsView = ChangedJobsView()
-    errors: tuple[ErrorView, ...] = ()
-    held: HeldView | None = None
+    errors: tuple[SpecError, ...] = ()
+    held: Held | None = None
 
 
 class SourceView(Model, frozen=True, kw_only=True):
@@ -251,9 +228,9 @@ class StatusView(Model, frozen=True, kw_only=True):
     sync: str = ""
     health: str = ""
     reason: str = ""
-    held: HeldView | None = None
+    held: Held | None = None
     source: SourceView = SourceView()
-    errors: tuple[ErrorView, ...] = ()
+    errors: tuple[SpecError, ...] = ()
     jobs: dict[str, int] = {}
     allocations: dict[str, int] = {}
     nodes: dict[str, int] = {}
