@@ -1,0 +1,84 @@
+"""What `diff` says should change for one job: values, with no node chosen yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from trueup.models.allocation import Allocation, RescheduleEvent, StopReason, allocation_name
+from trueup.models.deployment import Deployment
+from trueup.models.ids import DeploymentId, NodeId
+from trueup.models.job import TaskGroup
+from trueup.models.record import JobVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """An allocation to end, and why."""
+
+    allocation: Allocation
+    reason: StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """An allocation to place.
+
+    *stop* goes only together with this placement. *coupled* says that the stop makes the room: the old one's
+    resources and ports count as free on its own node. *node_id* pins a system job's node.
+    """
+
+    version: JobVersion
+    group: TaskGroup
+    index: int
+    run: datetime | None = None
+    stop: Stop | None = None
+    coupled: bool = False
+    canary: bool = False
+    deployment: DeploymentId | None = None
+    node_id: NodeId | None = None
+    avoid_nodes: frozenset[NodeId] = frozenset()
+    reschedule_events: tuple[RescheduleEvent, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`job.group[index]`."""
+        return allocation_name(self.version.job.name, self.group.name, self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupChanges:
+    """One group's changes. *destructive_total* is the whole rollout, *destructive* what this pass does of it."""
+
+    place: tuple[Place, ...] = ()
+    stop: tuple[Stop, ...] = ()
+    in_place: tuple[Allocation, ...] = ()
+    destructive: tuple[Place, ...] = ()
+    destructive_total: int = 0
+    migrate: tuple[Place, ...] = ()
+    canary: tuple[Place, ...] = ()
+    ignore: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """One job's changes in one pass.
+
+    *updates* are allocations whose bookkeeping changes (health in a deployment). *ran_at* is set when a scheduled
+    run begins or is skipped. *next_look* is when time alone may change the answer. *waits_for* names what holds
+    a first start back.
+    """
+
+    job: str
+    version: JobVersion | None
+    groups: dict[str, GroupChanges] = field(default_factory=dict)
+    deployments: tuple[Deployment, ...] = ()
+    updates: tuple[Allocation, ...] = ()
+    stable_version: int | None = None
+    ran_at: datetime | None = None
+    waits_for: tuple[str, ...] = ()
+    next_look: datetime | None = None
+
+
+def earliest(moments: Sequence[datetime | None]) -> datetime | None:
+    """The first of those that are set, or None."""
+    return min((moment for moment in moments if moment is not None), default=None)

@@ -1,0 +1,429 @@
+"""The difference between what git wants of one job and what is: what to place, stop, migrate and update.
+
+Pure, and blind to room: which node takes a placement, and whether any can, is `planner`'s answer. Source of the
+rules: the contract's *Semantics* and Nomad's reconciler.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from trueup.models.allocation import Allocation, StopReason
+from trueup.models.deployment import Deployment
+from trueup.models.digest import group_digest
+from trueup.models.ids import NodeId
+from trueup.models.job import TaskGroup
+from trueup.models.node import Node
+from trueup.models.record import JobRecord, JobVersion
+from trueup.models.template import ClusterSettings
+
+from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
+from reconciler.feasibility import check, check_staying
+from reconciler.rollout import Rollout, cancelled, govern
+from reconciler.rules import Subject, Verdict, judge
+from reconciler.schedule import DueRun, due_run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """All of one job that a pass reads.
+
+    *version* is the one wanted (None: the job is removed). *waits_for* names dependencies that are not yet
+    healthy, *stops_after* dependants that have not ended yet, *emptied_nodes* draining nodes on which nothing but
+    system jobs is left.
+    """
+
+    name: str
+    record: JobRecord | None
+    version: JobVersion | None
+    versions: Mapping[int, JobVersion]
+    allocations: Sequence[Allocation]
+    deployments: Sequence[Deployment]
+    nodes: Mapping[NodeId, Node]
+    settings: ClusterSettings
+    waits_for: tuple[str, ...] = ()
+    stops_after: tuple[str, ...] = ()
+    emptied_nodes: frozenset[NodeId] = frozenset()
+
+
+def diff(actual: JobState, now: datetime) -> Changes:
+    """What should change for one job, in one pass."""
+    if actual.version is None:
+        return _end(actual, None, "job removed", now)
+    job = actual.version.job
+    if job.suspended:
+        return _end(actual, actual.version, "suspended", now)
+    if actual.waits_for and not actual.allocations:
+        return Changes(job=job.name, version=actual.version, waits_for=actual.waits_for)
+    if job.schedule is not None:
+        return _scheduled(actual, actual.version, now)
+    if job.type in {"system", "sysbatch"}:
+        return _on_every_node(actual, actual.version, now)
+    return _counted(actual, actual.version, now)
+
+
+def _end(actual: JobState, version: JobVersion | None, reason: StopReason, now: datetime) -> Changes:
+    """Ends all of a job; what has finished stays as history. Dependants end first."""
+    wanted = [held for held in actual.allocations if held.is_wanted and not held.is_terminal]
+    if actual.stops_after and reason == "job removed":
+        return Changes(job=actual.name, version=version, waits_for=actual.stops_after)
+    groups: dict[str, GroupChanges] = {}
+    for name in sorted({held.group for held in wanted}):
+        stops = tuple(
+            Stop(allocation=held, reason=reason) for held in _by_index(wanted) if held.group == name
+        )
+        groups[name] = GroupChanges(stop=stops)
+    return Changes(
+        job=actual.name, version=version, groups=groups, deployments=cancelled(actual.deployments, now)
+    )
+
+
+def _counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
+    """Service and batch: *count* allocations of each group, by index."""
+    verdicts = {
+        group.name: _verdicts(actual, version, group, now, _of_group(actual, group)) for group in version.job.groups
+    }
+    rollout = govern(version, verdicts, actual.deployments, now)
+    groups = {
+        group.name: _group_changes(version, group, verdicts[group.name], rollout)
+        for group in version.job.groups
+    }
+    groups |= _groups_gone(actual, version)
+    return Changes(
+        job=actual.name,
+        version=version,
+        groups=groups,
+        deployments=rollout.deployments_for(groups),
+        updates=rollout.updates,
+        stable_version=rollout.stable_version,
+        next_look=earliest(
+            [rollout.next_look, *(one.due_at for found in verdicts.values() for one in found)]
+        ),
+    )
+
+
+def _group_changes(
+    version: JobVersion, group: TaskGroup, verdicts: Sequence[Verdict], rollout: Rollout
+) -> GroupChanges:
+    foreign = tuple(one.stop for one in verdicts if one.standing == "foreign")
+    held, twins = _one_for_each_index([one for one in verdicts if one.standing not in {"leaving", "foreign"}])
+    kept, surplus = _scale_down(held, group.count)
+    digest = group_digest(version.job, group)
+    maker = _Maker(version=version, group=group, rollout=rollout)
+    replaced = [maker.instead_of(one) for one in kept if one.standing in {"replace", "rerun"}]
+    missing = [maker.at(index) for index in _free_indexes(kept, group.count)]
+    place = tuple(sorted([*replaced, *missing], key=lambda one: one.index))
+    staying = [one for one in kept if one.standing in {"keep", "wait"}]
+    outdated = [one for one in staying if one.allocation.digest != digest and one.standing == "keep"]
+    migrating = [one for one in kept if one.standing == "migrate"]
+    budget = rollout.budget(group.name, len(place))
+    destructive = tuple(maker.coupled(one, "updating") for one in outdated[:budget])
+    paced = migrating[: rollout.drain_pace(group.name, len(place) + len(destructive))]
+    in_place = tuple(
+        one.allocation
+        for one in staying
+        if one.allocation.digest == digest
+        and one.allocation.job_version != version.version
+        and not one.allocation.is_terminal
+    )
+    stop = (*foreign, *twins, *(one.stop for one in surplus))
+    touched = len(in_place) + len(destructive) + len(paced) + len(replaced)
+    return GroupChanges(
+        place=place,
+        stop=stop,
+        in_place=in_place,
+        destructive=destructive,
+        destructive_total=len(outdated),
+        migrate=tuple(maker.coupled(one, "migrating") for one in paced),
+        ignore=len(kept) - touched,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maker:
+    """Makes placements of one group in one version."""
+
+    version: JobVersion
+    group: TaskGroup
+    rollout: Rollout | None = None
+    run: datetime | None = None
+
+    def at(self, index: int, node_id: NodeId | None = None) -> Place:
+        return Place(
+            version=self.version,
+            group=self.group,
+            index=index,
+            run=self.run,
+            deployment=None if self.rollout is None else self.rollout.id,
+            node_id=node_id,
+        )
+
+    def instead_of(self, verdict: Verdict, *, coupled: bool = False, node_id: NodeId | None = None) -> Place:
+        held = verdict.allocation
+        return Place(
+            version=self.version,
+            group=self.group,
+            index=held.index,
+            run=self.run,
+            stop=verdict.stop,
+            coupled=coupled,
+            deployment=None if self.rollout is None else self.rollout.id,
+            node_id=node_id,
+            avoid_nodes=frozenset(event.node_id for event in verdict.events if event.node_id is not None),
+            reschedule_events=verdict.events,
+        )
+
+    def coupled(self, verdict: Verdict, reason: StopReason, node_id: NodeId | None = None) -> Place:
+        changed = Verdict(
+            allocation=verdict.allocation, standing=verdict.standing, reason=reason, events=verdict.events
+        )
+        return self.instead_of(changed, coupled=True, node_id=node_id)
+
+
+def _on_every_node(actual: JobState, version: JobVersion, now: datetime) -> Changes:
+    """System and sysbatch: one allocation of each group on every node that may run it."""
+    verdicts = {
+        group.name: _verdicts(actual, version, group, now, _of_group(actual, group)) for group in version.job.groups
+    }
+    rollout = govern(version, verdicts, actual.deployments, now)
+    groups = {
+        group.name: _system_changes(actual, version, group, verdicts[group.name], rollout, now)
+        for group in version.job.groups
+    }
+    groups |= _groups_gone(actual, version)
+    return Changes(
+        job=actual.name,
+        version=version,
+        groups=groups,
+        updates=rollout.updates,
+        next_look=earliest([rollout.next_look, *_drain_deadlines(actual, now)]),
+    )
+
+
+def _drain_deadlines(actual: JobState, now: datetime) -> list[datetime | None]:
+    drained = {held.node_id for held in actual.allocations if not held.is_terminal}
+    drains = [node.drain for node in actual.nodes.values() if node.id in drained]
+    return [drain.deadline_at for drain in drains if drain is not None and drain.deadline_at > now]
+
+
+def _system_changes(
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    verdicts: Sequence[Verdict],
+    rollout: Rollout,
+    now: datetime,
+) -> GroupChanges:
+    job, digest = version.job, group_digest(version.job, group)
+    foreign = [one.stop for one in verdicts if one.standing == "foreign"]
+    by_node: dict[NodeId, list[Verdict]] = {}
+    for one in verdicts:
+        if one.standing not in {"leaving", "foreign"}:
+            by_node.setdefault(one.allocation.node_id, []).append(one)
+    maker = _Maker(version=version, group=group)
+    place: list[Place] = []
+    stop: list[Stop] = list(foreign)
+    outdated: list[Verdict] = []
+    in_place: list[Allocation] = []
+    ignored = 0
+    for node in sorted(actual.nodes.values(), key=lambda node: node.name):
+        held = by_node.pop(node.id, [])
+        if not held:
+            if check(node, job, group, actual.settings) is None:
+                place.append(maker.at(0, node.id))
+            continue
+        best, *others = sorted(held, key=lambda one: _preference(one, digest))
+        stop += [Stop(allocation=one.allocation, reason="not needed") for one in others]
+        if best.standing in {"replace", "rerun"}:
+            if check(node, job, group, actual.settings) is None:
+                place.append(maker.instead_of(best, node_id=node.id))
+            else:
+                ignored += 1
+        elif node.status == "ready" and not best.allocation.is_terminal and _must_leave(
+            node, version, group, actual, now
+        ):
+            stop.append(Stop(allocation=best.allocation, reason=_leaving_reason(node)))
+        elif best.standing == "keep" and best.allocation.digest != digest:
+            outdated.append(best)
+        elif best.allocation.job_version != version.version and not best.allocation.is_terminal:
+            in_place.append(best.allocation)
+        else:
+            ignored += 1
+    gone = [one for found in by_node.values() for one in found if not one.allocation.is_terminal]
+    stop += [Stop(allocation=one.allocation, reason="lost") for one in gone]
+    budget = rollout.budget(group.name, 0)
+    destructive = tuple(
+        maker.coupled(one, "updating", one.allocation.node_id) for one in outdated[:budget]
+    )
+    return GroupChanges(
+        place=tuple(place),
+        stop=tuple(stop),
+        in_place=tuple(in_place),
+        destructive=destructive,
+        destructive_total=len(outdated),
+        ignore=ignored + len(outdated) - len(destructive),
+    )
+
+
+def _must_leave(node: Node, version: JobVersion, group: TaskGroup, actual: JobState, now: datetime) -> bool:
+    """Whether a system allocation ends: its node no longer fits, or is drained of all else, or overdue."""
+    if check_staying(node, version.job, group, actual.settings) is not None:
+        return True
+    if node.drain is None:
+        return False
+    return node.id in actual.emptied_nodes or now >= node.drain.deadline_at
+
+
+def _leaving_reason(node: Node) -> StopReason:
+    return "migrating" if node.drain is not None else "not needed"
+
+
+def _scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
+    """Scheduled batch: each run is a batch of its own, known by its time."""
+    record = actual.record
+    due: DueRun = due_run(version, record, actual.allocations, now)
+    runs = sorted({held.run for held in actual.allocations if held.run is not None and held.is_wanted})
+    groups: dict[str, GroupChanges] = {}
+    next_looks: list[datetime | None] = [due.next_at]
+    for group in version.job.groups:
+        found: list[GroupChanges] = []
+        for run in runs:
+            changes, look = _one_run(actual, version, group, run, now, ended=due.replaces_running)
+            found.append(changes)
+            next_looks.append(look)
+        if due.starts_at is not None:
+            maker = _Maker(version=version, group=group, run=due.starts_at)
+            found.append(GroupChanges(place=tuple(maker.at(index) for index in range(group.count))))
+        groups[group.name] = _sum(found)
+    groups |= _groups_gone(actual, version)
+    return Changes(
+        job=actual.name,
+        version=version,
+        groups=groups,
+        ran_at=due.considered_at,
+        next_look=earliest(next_looks),
+    )
+
+
+def _one_run(
+    actual: JobState, version: JobVersion, group: TaskGroup, run: datetime, now: datetime, *, ended: bool
+) -> tuple[GroupChanges, datetime | None]:
+    """A run that began keeps the version it began with; what failed of it is placed again by its policy."""
+    held = [one for one in actual.allocations if one.run == run and one.group == group.name]
+    verdicts = [one for one in _verdicts(actual, version, group, now, held) if one.standing != "leaving"]
+    if ended:
+        going = [one for one in verdicts if not one.allocation.is_terminal]
+        stops = tuple(Stop(allocation=one.allocation, reason="not needed") for one in going)
+        return GroupChanges(stop=stops, ignore=len(verdicts) - len(going)), None
+    place = []
+    for one in verdicts:
+        if one.standing != "replace":
+            continue
+        began_with = actual.versions.get(one.allocation.job_version, version)
+        of = began_with.job.group(group.name) or group
+        place.append(_Maker(version=began_with, group=of, run=run).instead_of(one))
+    changes = GroupChanges(place=tuple(place), ignore=len(verdicts) - len(place))
+    return changes, earliest([one.due_at for one in verdicts])
+
+
+def _verdicts(
+    actual: JobState, version: JobVersion, group: TaskGroup, now: datetime, held: Sequence[Allocation]
+) -> list[Verdict]:
+    digest = group_digest(version.job, group)
+    found = []
+    for allocation in held:
+        placed_by = actual.versions.get(allocation.job_version)
+        found.append(
+            judge(
+                Subject(
+                    allocation=allocation,
+                    node=actual.nodes.get(allocation.node_id),
+                    job=version.job,
+                    group=group,
+                    digest=digest,
+                    type_when_placed=version.job.type if placed_by is None else placed_by.job.type,
+                    now=now,
+                )
+            )
+        )
+    return sorted(found, key=lambda one: (one.allocation.index, one.allocation.created_at, one.allocation.id))
+
+
+def _of_group(actual: JobState, group: TaskGroup) -> list[Allocation]:
+    return [held for held in actual.allocations if held.group == group.name and held.is_wanted and held.run is None]
+
+
+def _groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChanges]:
+    """Groups that the job has no more: what runs of them ends."""
+    names = {group.name for group in version.job.groups}
+    gone = [
+        held
+        for held in actual.allocations
+        if held.is_wanted
+        and not held.is_terminal
+        and (held.group not in names or (held.run is None) != (version.job.schedule is None))
+    ]
+    return {
+        name: GroupChanges(
+            stop=tuple(Stop(allocation=held, reason="not needed") for held in _by_index(gone) if held.group == name)
+        )
+        for name in sorted({held.group for held in gone})
+        if name not in names
+    }
+
+
+def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Stop]]:
+    """The best of those that share an index, and stops for the others: a name is wanted once."""
+    by_index: dict[int, list[Verdict]] = {}
+    for one in verdicts:
+        by_index.setdefault(one.allocation.index, []).append(one)
+    kept: list[Verdict] = []
+    twins: list[Stop] = []
+    for _, found in sorted(by_index.items()):
+        best, *others = sorted(found, key=lambda one: _preference(one, ""))
+        kept.append(best)
+        twins += [Stop(allocation=one.allocation, reason="not needed") for one in others]
+    return kept, twins
+
+
+def _preference(verdict: Verdict, digest: str) -> tuple[int, int, int, datetime, str]:
+    """Sorts first what to keep of several: running before gone, of the wanted version, newest version, oldest."""
+    held = verdict.allocation
+    standing = {"keep": 0, "done": 0, "migrate": 1, "wait": 2, "replace": 3, "rerun": 3}.get(verdict.standing, 4)
+    return (standing, 0 if held.digest == digest else 1, -held.job_version, held.created_at, held.id)
+
+
+def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Verdict]]:
+    """What stays and what goes: draining ones first, then the highest index; gaps are never closed by moving."""
+    surplus = len(verdicts) - count
+    if surplus <= 0:
+        return list(verdicts), []
+    order = sorted(
+        verdicts,
+        key=lambda one: (one.standing not in {"migrate", "replace", "rerun"}, -one.allocation.index),
+    )
+    going = order[:surplus]
+    return [one for one in verdicts if one not in going], going
+
+
+def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:
+    taken = {one.allocation.index for one in kept}
+    free: list[int] = []
+    index = 0
+    while len(taken) + len(free) < count:
+        if index not in taken:
+            free.append(index)
+        index += 1
+    return free
+
+
+def _by_index(held: Sequence[Allocation]) -> list[Allocation]:
+    return sorted(held, key=lambda one: (one.group, one.index, one.id))
+
+
+def _sum(found: Sequence[GroupChanges]) -> GroupChanges:
+    return GroupChanges(
+        place=tuple(one for changes in found for one in changes.place),
+        stop=tuple(one for changes in found for one in changes.stop),
+        ignore=sum(changes.ignore for changes in found),
+    )

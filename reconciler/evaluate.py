@@ -1,0 +1,151 @@
+"""One evaluation of one job: `diff`, then `plan`. The one path of what is applied and of the dry run.
+
+`evaluate` reads a state and changes nothing; `record` writes its result into anything that takes puts: a store's
+transaction, or a copy of the state in a dry run or a simulation.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from trueup.models.allocation import Allocation
+from trueup.models.deployment import Deployment
+from trueup.models.evaluation import UnplacedGroup
+from trueup.models.health import job_health
+from trueup.models.ids import IdSource, NodeId
+from trueup.models.record import JobRecord, JobVersion
+from trueup.models.state import ClusterState
+
+from reconciler.changes import Changes
+from reconciler.diff import JobState, diff
+from reconciler.planner import Plan, plan
+
+
+class Puts(Protocol):
+    """What takes an evaluation's result."""
+
+    def put_job(self, record: JobRecord) -> None: ...
+    def put_version(self, version: JobVersion) -> None: ...
+    def put_allocation(self, allocation: Allocation) -> None: ...
+    def put_deployment(self, deployment: Deployment) -> None: ...
+
+
+def evaluate(name: str, state: ClusterState, now: datetime, ids: IdSource) -> Plan:
+    """What one pass over the job of that name does at *now*. Same input, same output, but for the ids drawn."""
+    return plan(diff(job_state(name, state), now), state, now, ids)
+
+
+def job_state(name: str, state: ClusterState) -> JobState:
+    """All of one job that `diff` reads, gathered from the state."""
+    record = state.jobs.get(name)
+    version = None if record is None or record.removed else _wanted_version(state, record)
+    allocations = state.allocations_of_job(name)
+    numbers = {held.job_version for held in allocations}
+    versions = {
+        number: found for number in numbers if (found := state.versions.get((name, number))) is not None
+    }
+    return JobState(
+        name=name,
+        record=record,
+        version=version,
+        versions=versions,
+        allocations=allocations,
+        deployments=state.deployments_of_job(name),
+        nodes=state.nodes,
+        settings=state.settings,
+        waits_for=_waits_for(state, version),
+        stops_after=_stops_after(state, name) if version is None else (),
+        emptied_nodes=_emptied_nodes(state),
+    )
+
+
+def record(outcome: Plan, state: ClusterState, target: Puts, now: datetime) -> None:
+    """Writes an evaluation's result: stops before placements, so that a name is free before it is taken."""
+    for allocation in (*outcome.changes.updates, *outcome.stopped, *outcome.in_place):
+        target.put_allocation(allocation)
+    for placement in outcome.placements:
+        if placement.stopped is not None:
+            target.put_allocation(placement.stopped)
+        target.put_allocation(placement.allocation)
+    for deployment in outcome.changes.deployments:
+        target.put_deployment(deployment)
+    _record_job(outcome, state, target, now)
+
+
+def unplaced_of(outcome: Plan) -> tuple[UnplacedGroup, ...]:
+    """What found no room, and what waits for another job, by group."""
+    changes = outcome.changes
+    if not changes.waits_for or changes.version is None:
+        return outcome.unplaced
+    reasons = {f"waits for {name}": 1 for name in changes.waits_for}
+    return tuple(
+        UnplacedGroup(group=group.name, count=group.count, reasons=reasons)
+        for group in changes.version.job.groups
+    )
+
+
+def _record_job(outcome: Plan, state: ClusterState, target: Puts, now: datetime) -> None:
+    changes: Changes = outcome.changes
+    held = state.jobs.get(changes.job)
+    if held is None:
+        return
+    evaluated = held.version if changes.version is not None else held.evaluated_version
+    changed = msgspec.structs.replace(
+        held, unplaced=unplaced_of(outcome), evaluated_version=evaluated, error=""
+    )
+    if changes.ran_at is not None and changes.version is not None:
+        changed = msgspec.structs.replace(
+            changed, last_run_at=changes.ran_at, last_run_token=changes.version.job.restart_token
+        )
+    if changed != held:
+        target.put_job(msgspec.structs.replace(changed, modified_at=now))
+    stable = changes.stable_version
+    if stable is not None and changes.version is not None and not changes.version.stable:
+        if changes.version.version == stable:
+            target.put_version(msgspec.structs.replace(changes.version, stable=True))
+
+
+def _wanted_version(state: ClusterState, held: JobRecord) -> JobVersion | None:
+    if held.frozen_version is not None:
+        frozen = state.versions.get((held.name, held.frozen_version))
+        if frozen is not None:
+            return frozen
+    return state.versions.get((held.name, held.version))
+
+
+def _waits_for(state: ClusterState, version: JobVersion | None) -> tuple[str, ...]:
+    if version is None:
+        return ()
+    waiting = []
+    for name in version.job.depends_on:
+        if name not in state.jobs or job_health(state, name).health != "Healthy" or state.jobs[name].removed:
+            waiting.append(name)
+    return tuple(sorted(waiting))
+
+
+def _stops_after(state: ClusterState, name: str) -> tuple[str, ...]:
+    """Removed jobs that depend on the removed job *name* and still run."""
+    found = []
+    for other, held in state.jobs.items():
+        version = state.versions.get((other, held.version))
+        if not held.removed or version is None or name not in version.job.depends_on:
+            continue
+        if any(not one.is_terminal for one in state.allocations_of_job(other)):
+            found.append(other)
+    return tuple(sorted(found))
+
+
+def _emptied_nodes(state: ClusterState) -> frozenset[NodeId]:
+    found = set()
+    for node in state.nodes.values():
+        if node.drain is None:
+            continue
+        kinds = set()
+        for held in state.allocations_on_node(node.id):
+            version = state.versions.get((held.job, held.job_version))
+            if not held.is_terminal and version is not None:
+                kinds.add(version.job.type)
+        if kinds <= {"system", "sysbatch"}:
+            found.add(node.id)
+    return frozenset(found)

@@ -1,0 +1,131 @@
+"""When a revision is held whole because of what it would end, and the digest that lets exactly that loss happen.
+
+The contract's rule: it would end, without a replacement, at least 3 running allocations, more than half of all, of
+at least two jobs; or remove, suspend or empty a protected job; or leave no job of the last applied revision; or
+remove more than half of at least 3 Node documents.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trueup.models.allocation import Allocation
+from trueup.models.digest import content_digest
+from trueup.models.ids import RevisionId
+from trueup.models.job import Job
+from trueup.models.revision import Held
+from trueup.models.state import ClusterState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A revision beside what was last applied. *wanted* are all jobs as they would be wanted."""
+
+    state: ClusterState
+    revision: RevisionId
+    wanted: Mapping[str, Job]
+    removed_policies: tuple[str, ...]
+    confirm: str
+
+
+def held_for(loss: Loss) -> Held | None:
+    """Why the revision is held, or None. A `confirm` that names the digest of exactly this loss lets it through."""
+    ended = _ended(loss)
+    gone = _jobs_gone(loss)
+    reason = (
+        _no_job_left(loss, gone)
+        or _protected(loss)
+        or _too_much(loss, ended)
+        or _nodes_removed(loss)
+    )
+    if reason is None:
+        return None
+    removes = tuple(sorted({*gone, *(held.job for held in ended), *_protected_names(loss)}))
+    lines = [*(f"job {name}" for name in removes), *sorted(f"allocation {held.name}" for held in ended)]
+    lines += [f"node {name}" for name in loss.removed_policies]
+    digest = content_digest("\n".join(lines).encode())
+    if loss.confirm == digest:
+        return None
+    return Held(revision=loss.revision, reason=reason, removes=removes, confirm=digest)
+
+
+def confirming_document(held: Held) -> str:
+    """The document to paste into the source to let exactly this loss happen."""
+    return f"kind: Cluster\nname: cluster\nconfirm: {held.confirm}\n"
+
+
+def _applied_jobs(loss: Loss) -> dict[str, Job]:
+    found = {}
+    for name in loss.state.job_names():
+        job = loss.state.wanted_job(name)
+        if job is not None:
+            found[name] = job
+    return found
+
+
+def _jobs_gone(loss: Loss) -> list[str]:
+    return [name for name in _applied_jobs(loss) if name not in loss.wanted]
+
+
+def _running(loss: Loss) -> list[Allocation]:
+    return [
+        held
+        for held in list(loss.state.allocations.values())
+        if held.is_wanted and held.client_status in {"running", "pending", "unknown"}
+    ]
+
+
+def _ended(loss: Loss) -> list[Allocation]:
+    """What runs and would end without a replacement."""
+    ended: list[Allocation] = []
+    by_group: dict[tuple[str, str], list[Allocation]] = {}
+    for held in _running(loss):
+        by_group.setdefault((held.job, held.group), []).append(held)
+    for (job_name, group_name), held_ones in sorted(by_group.items()):
+        job = loss.wanted.get(job_name)
+        group = None if job is None or job.suspended else job.group(group_name)
+        if job is None or group is None:
+            ended += held_ones
+        elif job.type in {"service", "batch"} and job.schedule is None and len(held_ones) > group.count:
+            ordered = sorted(held_ones, key=lambda held: (-held.index, held.id))
+            ended += ordered[: len(held_ones) - group.count]
+    return ended
+
+
+def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
+    applied = _applied_jobs(loss)
+    if not applied or len(gone) < len(applied):
+        return None
+    return f"no job of the last applied revision would remain ({', '.join(gone[:5])})"
+
+
+def _protected_names(loss: Loss) -> list[str]:
+    found = []
+    for name, job in _applied_jobs(loss).items():
+        wanted = loss.wanted.get(name)
+        emptied = wanted is None or wanted.suspended or all(group.count == 0 for group in wanted.groups)
+        if job.protect and emptied and not job.suspended:
+            found.append(name)
+    return found
+
+
+def _protected(loss: Loss) -> str | None:
+    names = _protected_names(loss)
+    return f"protected jobs would end: {', '.join(names)}" if names else None
+
+
+def _too_much(loss: Loss, ended: list[Allocation]) -> str | None:
+    hold = loss.state.settings.hold
+    if hold == "off":
+        return None
+    running = len(_running(loss))
+    jobs = {held.job for held in ended}
+    if len(ended) < 3 or len(jobs) < hold.jobs or len(ended) * 100 <= running * hold.stops_percent:
+        return None
+    return f"{len(ended)} of {running} running allocations of {len(jobs)} jobs would end"
+
+
+def _nodes_removed(loss: Loss) -> str | None:
+    known, removed = len(loss.state.node_policies), len(loss.removed_policies)
+    if known < 3 or removed * 2 <= known:
+        return None
+    return f"{removed} of {known} Node documents would be removed"

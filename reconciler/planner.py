@@ -1,0 +1,351 @@
+"""Where changes go: each placement to the best node that is feasible and has room, or a reason for every node.
+
+Pure and deterministic: nodes are looked at by name, ties go to the first. Every node is scored once a group; after
+a placement only the node that took it is scored again (all of them where the group spreads, since a spread looks
+at the whole).
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from trueup.models.allocation import Allocation, DeploymentState
+from trueup.models.digest import content_digest, group_digest
+from trueup.models.evaluation import UnplacedGroup
+from trueup.models.fit import Demand, NodeUsage, allocated_resources, assign_ports, demand_of, fits
+from trueup.models.ids import AllocationId, IdSource, NodeId
+from trueup.models.job import TaskGroup
+from trueup.models.node import Node, attributes_of
+from trueup.models.reasons import DISTINCT_HOSTS, NO_NODES, Reason, constraint_failed
+from trueup.models.state import ClusterState
+
+from reconciler.changes import Changes, GroupChanges, Place, Stop
+from reconciler.feasibility import check, check_staying, constraints_of
+from reconciler.scoring import Neighbourhood, Preferences, preferences_of, score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """A placement that found its node: the new allocation, and what it replaces as it will be (None: nothing)."""
+
+    allocation: Allocation
+    score: float
+    stopped: Allocation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One job's plan: all that its pass writes. `stopped` are allocations as they will be."""
+
+    changes: Changes
+    placements: tuple[Placement, ...] = ()
+    stopped: tuple[Allocation, ...] = ()
+    in_place: tuple[Allocation, ...] = ()
+    unplaced: tuple[UnplacedGroup, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no allocation and no deployment changes."""
+        return not (
+            self.placements
+            or self.stopped
+            or self.in_place
+            or self.changes.deployments
+            or self.changes.updates
+            or self.changes.ran_at
+        )
+
+
+def plan(changes: Changes, cluster: ClusterState, now: datetime, ids: IdSource) -> Plan:
+    """Puts *changes* on nodes of *cluster*, which is only read. Placements of a group go by index."""
+    room = Room(cluster)
+    stopped: list[Allocation] = []
+    in_place: list[Allocation] = []
+    placements: list[Placement] = []
+    unplaced: list[UnplacedGroup] = []
+    for name, group_changes in changes.groups.items():
+        stopped += [stop_of(one, now) for one in group_changes.stop]
+        settled, moved = _in_place(changes, group_changes, cluster, now)
+        in_place += settled
+        wanted = [*group_changes.canary, *group_changes.place, *moved, *group_changes.migrate]
+        wanted += group_changes.destructive
+        found, missed = _place_group(name, wanted, room, now, ids)
+        placements += found
+        unplaced += missed
+    return Plan(
+        changes=changes,
+        placements=tuple(placements),
+        stopped=tuple(stopped),
+        in_place=tuple(in_place),
+        unplaced=tuple(unplaced),
+    )
+
+
+def stop_of(stop: Stop, now: datetime, replaced_by: AllocationId | None = None) -> Allocation:
+    """The allocation as it is once told to stop."""
+    return msgspec.structs.replace(
+        stop.allocation,
+        desired_status="evict" if stop.reason == "preempted" else "stop",
+        reason=stop.reason,
+        replaced_by=replaced_by or stop.allocation.replaced_by,
+        modified_at=now,
+    )
+
+
+@dataclass(slots=True)
+class Room:
+    """The cluster's room as a plan goes on: running totals of the state, with what the plan itself takes."""
+
+    cluster: ClusterState
+    _changed: dict[NodeId, NodeUsage] = field(default_factory=dict)
+
+    def usage(self, node_id: NodeId) -> NodeUsage:
+        """What is taken on the node. Not to be changed by the caller."""
+        return self._changed.get(node_id) or self.cluster.usage(node_id)
+
+    def without(self, node_id: NodeId, leaving: Allocation | None) -> NodeUsage:
+        """What is taken on the node once *leaving*, if it is there, has gone."""
+        used = self.usage(node_id)
+        if leaving is None or leaving.node_id != node_id or not leaving.holds_resources:
+            return used
+        used = used.copy()
+        used.remove(leaving)
+        return used
+
+    def take(self, allocation: Allocation, leaving: Allocation | None) -> None:
+        """Counts a placement in, and what it replaces out."""
+        used = self.usage(allocation.node_id).copy()
+        used.add(allocation)
+        self._changed[allocation.node_id] = used
+        if leaving is not None and leaving.holds_resources:
+            old = self.usage(leaving.node_id).copy()
+            old.remove(leaving)
+            self._changed[leaving.node_id] = old
+
+
+def _in_place(
+    changes: Changes, group_changes: GroupChanges, cluster: ClusterState, now: datetime
+) -> tuple[list[Allocation], list[Place]]:
+    """Updates in place where the allocation still fits, moves where it does not."""
+    version = changes.version
+    if version is None:
+        return [], []
+    settled: list[Allocation] = []
+    moved: list[Place] = []
+    for held in group_changes.in_place:
+        group = version.job.group(held.group)
+        node = cluster.nodes.get(held.node_id)
+        if group is None:
+            continue
+        if node is None or node.status != "ready" or not check_staying(node, version.job, group, cluster.settings):
+            settled.append(
+                msgspec.structs.replace(held, job_version=version.version, modified_at=now)
+            )
+        else:
+            stop = Stop(allocation=held, reason="updating")
+            moved.append(Place(version=version, group=group, index=held.index, stop=stop, coupled=True))
+    return settled, moved
+
+
+def _place_group(
+    name: str, wanted: Sequence[Place], room: Room, now: datetime, ids: IdSource
+) -> tuple[list[Placement], list[UnplacedGroup]]:
+    placements: list[Placement] = []
+    reasons: Counter[str] = Counter()
+    missed = 0
+    search: _Search | None = None
+    for place in wanted:
+        if search is None or not search.serves(place):
+            search = _Search(place, room)
+        found = search.best(place)
+        if found is None:
+            missed += 1
+            reasons = search.reasons(place)
+            continue
+        node, points = found
+        leaving = place.stop.allocation if place.stop is not None else None
+        allocation = _allocation(place, node, room, now, ids)
+        room.take(allocation, leaving if place.coupled else None)
+        search.took(node, leaving)
+        stopped = None if place.stop is None else stop_of(place.stop, now, allocation.id)
+        placements.append(Placement(allocation=allocation, score=points, stopped=stopped))
+    if not missed:
+        return placements, []
+    return placements, [UnplacedGroup(group=name, count=missed, reasons=dict(sorted(reasons.items())))]
+
+
+def _allocation(place: Place, node: Node, room: Room, now: datetime, ids: IdSource) -> Allocation:
+    leaving = place.stop.allocation if place.stop is not None else None
+    used = room.without(node.id, leaving if place.coupled else None)
+    return Allocation(
+        id=AllocationId(ids.new_id()),
+        name=place.name,
+        job=place.version.job.name,
+        group=place.group.name,
+        index=place.index,
+        run=place.run,
+        node_id=node.id,
+        node=node.name,
+        job_version=place.version.version,
+        revision=place.version.revision,
+        digest=group_digest(place.version.job, place.group),
+        ports=_ports(place, used),
+        resources=allocated_resources(place.group),
+        deployment=None
+        if place.deployment is None
+        else DeploymentState(id=place.deployment, canary=place.canary),
+        reschedule_events=place.reschedule_events,
+        replaces=None if leaving is None else leaving.id,
+        created_at=now,
+        modified_at=now,
+    )
+
+
+def _ports(place: Place, used: NodeUsage) -> dict[str, int]:
+    demand = demand_of(place.group)
+    offset = int(content_digest(f"{place.name} {place.run}".encode()), 16) + used.allocations
+    dynamic = iter(assign_ports(used, demand, offset) or ())
+    return {port.name: next(dynamic) if port.port is None else port.port for port in place.group.ports}
+
+
+class _Search:
+    """The best node for placements of one group in one version, one after another."""
+
+    def __init__(self, place: Place, room: Room) -> None:
+        self._version, self._group, self._room = place.version, place.group, room
+        self._demand: Demand = demand_of(place.group)
+        job = place.version.job
+        self._wanted: Preferences = preferences_of(job, place.group, self._demand, room.cluster.settings)
+        self._refused: Counter[str] = Counter()
+        self._nodes: dict[NodeId, Node] = {}
+        for node in sorted(room.cluster.nodes.values(), key=lambda node: node.name):
+            reason = check(node, job, place.group, room.cluster.settings)
+            if reason is None:
+                self._nodes[node.id] = node
+            else:
+                self._refused[reason] += 1
+        self._held: Counter[NodeId] = Counter(self._holders())
+        self._distinct = [one for one in constraints_of(job, place.group) if one.operator.startswith("distinct")]
+        self._by_value = self._spread_counts()
+        self._heap: list[tuple[float, str, NodeId]] | None = None
+
+    def serves(self, place: Place) -> bool:
+        """Whether this search is about the same group in the same version."""
+        return place.version is self._version and place.group is self._group
+
+    def best(self, place: Place) -> tuple[Node, float] | None:
+        """The best node for *place* and its score, or None. Ties go to the node whose name sorts first."""
+        if place.node_id is not None or place.stop is not None or place.avoid_nodes:
+            return self._best_of(self._candidates(place), place)
+        if self._heap is None:
+            self._heap = [self._entry(node) for node in self._nodes.values()]
+            heapq.heapify(self._heap)
+        while self._heap:
+            points, _, node_id = self._heap[0]
+            node = self._nodes[node_id]
+            if self._refuses(node, place) is None:
+                return node, -points
+            heapq.heappop(self._heap)
+        return None
+
+    def took(self, node: Node, leaving: Allocation | None) -> None:
+        """Takes in that *node* got a placement, and that *leaving* went."""
+        self._held[node.id] += 1
+        if leaving is not None and leaving.job == self._version.job.name and leaving.group == self._group.name:
+            self._held[leaving.node_id] -= 1
+        self._by_value = self._spread_counts()
+        if self._heap is None:
+            return
+        if self._wanted.spreads or leaving is not None:
+            self._heap = None
+        elif self._heap[0][2] == node.id:
+            heapq.heapreplace(self._heap, self._entry(node))
+        else:
+            self._heap = None
+
+    def reasons(self, place: Place) -> Counter[str]:
+        """Why each node refuses *place*, counted."""
+        if not self._room.cluster.nodes:
+            return Counter({NO_NODES: 1})
+        found = Counter(self._refused)
+        for node in self._nodes.values():
+            reason = self._refuses(node, place)
+            if reason is not None and (place.node_id is None or place.node_id == node.id):
+                found[reason] += 1
+        return found
+
+    def _candidates(self, place: Place) -> Iterable[Node]:
+        if place.node_id is None:
+            return self._nodes.values()
+        node = self._nodes.get(place.node_id) or self._room.cluster.nodes.get(place.node_id)
+        return [] if node is None else [node]
+
+    def _best_of(self, nodes: Iterable[Node], place: Place) -> tuple[Node, float] | None:
+        best: tuple[float, str, Node] | None = None
+        for node in nodes:
+            if self._refuses(node, place) is not None:
+                continue
+            entry = (-self._score(node, place), node.name, node)
+            if best is None or entry[:2] < best[:2]:
+                best = entry
+        return None if best is None else (best[2], -best[0])
+
+    def _refuses(self, node: Node, place: Place) -> Reason | None:
+        leaving = place.stop.allocation if place.stop is not None and place.coupled else None
+        for constraint in self._distinct:
+            reason = self._not_distinct(node, constraint.operator, constraint.attribute, constraint.value, place)
+            if reason is not None:
+                return reason
+        return fits(node, self._room.without(node.id, leaving), self._demand)
+
+    def _not_distinct(
+        self, node: Node, operator: str, attribute: str, value: str, place: Place
+    ) -> Reason | None:
+        leaving = None if place.stop is None else place.stop.allocation.node_id
+        if operator == "distinct_hosts":
+            held = self._held[node.id] - (leaving == node.id)
+            return DISTINCT_HOSTS if held > 0 else None
+        mine = attributes_of(node).get(attribute)
+        if mine is None:
+            return constraint_failed(attribute, "is_set", "")
+        limit = int(value) if value.isdigit() else 1
+        held = 0
+        for node_id, count in self._held.items():
+            other = self._room.cluster.nodes.get(node_id)
+            if other is not None and attributes_of(other).get(attribute) == mine:
+                held += count - (leaving == node_id)
+        return constraint_failed(attribute, "distinct_property", value) if held >= limit else None
+
+    def _score(self, node: Node, place: Place | None = None) -> float:
+        leaving = None if place is None or place.stop is None else place.stop.allocation
+        coupled = leaving if place is not None and place.coupled else None
+        twins = self._held[node.id] - (leaving is not None and leaving.node_id == node.id)
+        around = Neighbourhood(
+            twins=max(twins, 0),
+            by_value=self._by_value,
+            avoided=place is not None and node.id in place.avoid_nodes,
+        )
+        return score(node, self._room.without(node.id, coupled), self._wanted, around)
+
+    def _entry(self, node: Node) -> tuple[float, str, NodeId]:
+        return (-self._score(node), node.name, node.id)
+
+    def _holders(self) -> Iterable[NodeId]:
+        for held in self._room.cluster.allocations_of_job(self._version.job.name):
+            if held.group == self._group.name and held.is_wanted and not held.is_terminal:
+                yield held.node_id
+
+    def _spread_counts(self) -> Mapping[str, Mapping[str, int]]:
+        counts: dict[str, Counter[str]] = {}
+        for spread in self._wanted.spreads:
+            values = counts.setdefault(spread.attribute, Counter())
+            for node in self._nodes.values():
+                value = attributes_of(node).get(spread.attribute)
+                if value is not None:
+                    values[value] += max(self._held[node.id], 0)
+        return counts
+

@@ -1,0 +1,380 @@
+"""What a revision changes in the records: new versions, removals, policies, settings; or that it is held whole.
+
+Pure: `register` compares the desired state of a revision with what was last applied; `write` puts the result into
+a transaction, or into a copy of the state in a dry run. Nothing here touches an allocation.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from trueup.models.desired import DesiredJob, DesiredState
+from trueup.models.digest import job_digest
+from trueup.models.errors import SpecError
+from trueup.models.evaluation import Event
+from trueup.models.job import Job
+from trueup.models.node import Node, with_policy
+from trueup.models.record import JobRecord, JobVersion
+from trueup.models.revision import ChangedJobs, Commit, Held, Revision
+from trueup.models.state import ClusterState
+from trueup.models.template import ClusterSettings, NodePolicy, Template
+from trueup.models.ids import RevisionId
+
+from reconciler.hold import Loss, held_for
+
+
+class RegistrationPuts(Protocol):
+    """What takes a registration."""
+
+    def put_job(self, record: JobRecord) -> None: ...
+    def put_version(self, version: JobVersion) -> None: ...
+    def put_template(self, template: Template) -> None: ...
+    def drop_template(self, name: str) -> None: ...
+    def put_node_policy(self, policy: NodePolicy) -> None: ...
+    def drop_node_policy(self, name: str) -> None: ...
+    def put_settings(self, settings: ClusterSettings) -> None: ...
+    def put_node(self, node: Node) -> None: ...
+    def put_event(self, event: Event) -> None: ...
+    def put_revision(self, revision: Revision) -> None: ...
+    def set_revision(self, revision: RevisionId, held: Held | None) -> None: ...
+    def set_held(self, held: Held | None) -> None: ...
+    def set_errors(self, errors: tuple[SpecError, ...]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A revision's effect on the records; with *held* set, none of it happens but the note of it."""
+
+    commit: Commit
+    held: Held | None = None
+    records: tuple[JobRecord, ...] = ()
+    versions: tuple[JobVersion, ...] = ()
+    changed: ChangedJobs = ChangedJobs()
+    templates: tuple[Template, ...] = ()
+    dropped_templates: tuple[str, ...] = ()
+    policies: tuple[NodePolicy, ...] = ()
+    dropped_policies: tuple[str, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    settings: ClusterSettings | None = None
+    errors: tuple[SpecError, ...] = ()
+    authors: tuple[Commit, ...] = ()
+
+    @property
+    def jobs_changed(self) -> frozenset[str]:
+        """Names of the jobs whose records change in a way a pass must look at."""
+        changed = self.changed
+        return frozenset((*changed.created, *changed.updated, *changed.removed))
+
+
+def register(state: ClusterState, desired: DesiredState, now: datetime) -> Registration:
+    """What applying *desired* to *state* changes in the records. A revision with a large loss comes out held."""
+    settings = desired.cluster or _kept_settings(state, desired)
+    jobs = _Jobs(state=state, desired=desired, now=now)
+    policies, dropped = _policies(state, desired)
+    held = held_for(
+        Loss(
+            state=state,
+            revision=desired.commit.id,
+            wanted=jobs.wanted_after(),
+            removed_policies=dropped,
+            confirm=settings.confirm,
+        )
+    )
+    if held is not None:
+        return Registration(commit=desired.commit, held=held, errors=desired.errors)
+    policies_after = {**state.node_policies, **{policy.name: policy for policy in policies}}
+    for name in dropped:
+        policies_after.pop(name, None)
+    return Registration(
+        commit=desired.commit,
+        records=tuple(jobs.records()),
+        versions=tuple(jobs.versions()),
+        changed=jobs.changed(),
+        templates=tuple(
+            one for name, one in sorted(desired.templates.items()) if state.templates.get(name) != one
+        ),
+        dropped_templates=_absent(state.templates, desired.templates, desired, "Template"),
+        policies=policies,
+        dropped_policies=dropped,
+        nodes=tuple(_recoloured(state, policies_after, now)),
+        settings=settings if settings != state.settings else None,
+        errors=desired.errors,
+        authors=tuple(jobs.authors()),
+    )
+
+
+def write(registration: Registration, state: ClusterState, target: RegistrationPuts, now: datetime) -> None:
+    """Puts a registration. With `held`, only the revision, its errors and the hold are noted."""
+    if registration.errors != state.errors:
+        target.set_errors(registration.errors)
+    if registration.held is not None:
+        _write_held(registration, registration.held, state, target, now)
+        return
+    for author in registration.authors:
+        target.put_revision(_revision(author, ChangedJobs(), (), now))
+    for version in registration.versions:
+        target.put_version(version)
+    for record in registration.records:
+        target.put_job(record)
+    for template in registration.templates:
+        target.put_template(template)
+    for name in registration.dropped_templates:
+        target.drop_template(name)
+    for policy in registration.policies:
+        target.put_node_policy(policy)
+    for name in registration.dropped_policies:
+        target.drop_node_policy(name)
+    for node in registration.nodes:
+        target.put_node(node)
+    if registration.settings is not None:
+        target.put_settings(registration.settings)
+    revision = _revision(registration.commit, registration.changed, registration.errors, now)
+    if registration.commit.id != state.revision:
+        target.put_event(
+            Event(at=now, type="RevisionApplied", message=_words(registration), revision=registration.commit.id)
+        )
+    target.put_revision(revision)
+    target.set_revision(registration.commit.id, None)
+
+
+def _write_held(
+    registration: Registration, held: Held, state: ClusterState, target: RegistrationPuts, now: datetime
+) -> None:
+    target.put_revision(
+        msgspec.structs.replace(
+            _revision(registration.commit, ChangedJobs(), registration.errors, now),
+            state="held",
+            applied_at=None,
+            held=held,
+        )
+    )
+    if state.held != held:
+        target.set_held(held)
+        target.put_event(Event(at=now, type="RevisionHeld", message=held.reason, revision=held.revision))
+
+
+def _revision(
+    commit: Commit, changed: ChangedJobs, errors: tuple[SpecError, ...], now: datetime
+) -> Revision:
+    return Revision(
+        id=commit.id,
+        parent=commit.parent,
+        author=commit.author,
+        author_email=commit.author_email,
+        subject=commit.subject,
+        committed_at=commit.committed_at,
+        seen_at=now,
+        applied_at=now,
+        state="applied",
+        jobs=changed,
+        errors=errors,
+    )
+
+
+def _words(registration: Registration) -> str:
+    changed = registration.changed
+    parts = [
+        f"{word} {', '.join(names)}"
+        for word, names in (
+            ("created", changed.created),
+            ("updated", changed.updated),
+            ("removed", changed.removed),
+            ("invalid", changed.invalid),
+        )
+        if names
+    ]
+    return f"revision {registration.commit.id[:12]} applied" + (f": {'; '.join(parts)}" if parts else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Jobs:
+    """The jobs' part of a registration."""
+
+    state: ClusterState
+    desired: DesiredState
+    now: datetime
+
+    def wanted_after(self) -> dict[str, Job]:
+        """Every job as it is wanted once this is applied."""
+        wanted = {name: one.job for name, one in self.desired.jobs.items()}
+        for name in self._kept_absent():
+            version = self.state.current_version(name)
+            if version is not None:
+                wanted[name] = version.job
+        return wanted
+
+    def versions(self) -> Iterable[JobVersion]:
+        for name, one in sorted(self.desired.jobs.items()):
+            current = self.state.current_version(name)
+            record = self.state.jobs.get(name)
+            if current is not None and record is not None and not record.removed and current.job == one.job:
+                continue
+            yield JobVersion(
+                job=one.job,
+                version=self._next_number(name),
+                revision=self._revision_of(one),
+                digest=job_digest(one.job),
+                created_at=self.now,
+            )
+
+    def records(self) -> Iterable[JobRecord]:
+        made = {version.job.name: version for version in self.versions()}
+        for name, one in sorted(self.desired.jobs.items()):
+            record = self._record(one, made.get(name))
+            if record != self.state.jobs.get(name):
+                yield record
+        kept = self._kept_absent()
+        for name, held in sorted(self.state.jobs.items()):
+            if name in self.desired.jobs or held.removed:
+                continue
+            if name in kept:
+                if not held.invalid:
+                    yield msgspec.structs.replace(held, invalid=True, modified_at=self.now)
+            else:
+                yield self._removed(held)
+
+    def changed(self) -> ChangedJobs:
+        created: list[str] = []
+        updated: list[str] = []
+        for version in self.versions():
+            held = self.state.jobs.get(version.job.name)
+            (created if held is None or held.removed else updated).append(version.job.name)
+        kept = self._kept_absent()
+        removed = [
+            name
+            for name, held in self.state.jobs.items()
+            if not held.removed and name not in self.desired.jobs and name not in kept
+        ]
+        invalid = {one.name for one in self.desired.invalid if one.kind == "Job" and one.name} | kept
+        return ChangedJobs(
+            created=tuple(sorted(created)),
+            updated=tuple(sorted(updated)),
+            removed=tuple(sorted(removed)),
+            invalid=tuple(sorted(invalid)),
+        )
+
+    def authors(self) -> Iterable[Commit]:
+        """Commits before the revision's own that changed a job now: history shows who they were."""
+        seen = {self.desired.commit.id}
+        for version in self.versions():
+            commit = self.desired.jobs[version.job.name].commit
+            if commit is not None and commit.id not in seen:
+                seen.add(commit.id)
+                yield commit
+
+    def _kept_absent(self) -> frozenset[str]:
+        """Jobs whose valid document is absent, but whose absence proves nothing.
+
+        Their document is invalid; or a file could not be read at all, so it may be in there; or another wanted
+        job depends on them.
+        """
+        desired, state = self.desired, self.state
+        absent = {
+            name for name, held in state.jobs.items() if not held.removed and name not in desired.jobs
+        }
+        if desired.unreadable_files:
+            return frozenset(absent)
+        invalid = {one.name for one in desired.invalid if one.kind == "Job"}
+        kept = absent & invalid
+        while True:
+            staying = [one.job for one in desired.jobs.values()]
+            staying += [version.job for name in kept if (version := state.current_version(name)) is not None]
+            needed = {name for job in staying for name in job.depends_on}
+            more = (absent & needed) - kept
+            if not more:
+                return frozenset(kept)
+            kept |= more
+
+    def _record(self, one: DesiredJob, made: JobVersion | None) -> JobRecord:
+        held = self.state.jobs.get(one.job.name)
+        frozen_version = _frozen_version(held, one.job)
+        if held is None or held.removed:
+            number = 1 if made is None else made.version
+            return JobRecord(
+                name=one.job.name,
+                version=number,
+                revision=self._revision_of(one),
+                place=one.place,
+                files=one.files,
+                template=one.template,
+                frozen_version=number if one.job.frozen else None,
+                last_run_at=None if held is None else held.last_run_at,
+                last_run_token=one.job.restart_token if held is None else held.last_run_token,
+                created_at=self.now,
+                modified_at=self.now,
+            )
+        unscheduled = one.job.schedule is None
+        changed = msgspec.structs.replace(
+            held,
+            version=held.version if made is None else made.version,
+            revision=held.revision if made is None else made.revision,
+            place=one.place,
+            files=one.files,
+            template=one.template,
+            invalid=False,
+            frozen_version=frozen_version,
+            last_run_token=one.job.restart_token if unscheduled else held.last_run_token,
+        )
+        if changed == held:
+            return held
+        return msgspec.structs.replace(changed, modified_at=self.now)
+
+    def _removed(self, held: JobRecord) -> JobRecord:
+        return msgspec.structs.replace(
+            held,
+            removed=True,
+            removed_revision=self.desired.commit.id,
+            invalid=False,
+            unplaced=(),
+            modified_at=self.now,
+        )
+
+    def _next_number(self, name: str) -> int:
+        held = self.state.jobs.get(name)
+        return 1 if held is None else held.version + 1
+
+    def _revision_of(self, one: DesiredJob) -> str:
+        return (one.commit or self.desired.commit).id
+
+
+def _frozen_version(held: JobRecord | None, job: Job) -> int | None:
+    if not job.frozen or held is None:
+        return None
+    return held.frozen_version if held.frozen_version is not None else held.version
+
+
+def _policies(
+    state: ClusterState, desired: DesiredState
+) -> tuple[tuple[NodePolicy, ...], tuple[str, ...]]:
+    changed = tuple(
+        policy for name, policy in sorted(desired.nodes.items()) if state.node_policies.get(name) != policy
+    )
+    return changed, _absent(state.node_policies, desired.nodes, desired, "Node")
+
+
+def _absent(
+    known: Iterable[str], wanted: Iterable[str], desired: DesiredState, kind: str
+) -> tuple[str, ...]:
+    """Documents that are truly gone: not invalid, and no file unreadable that may hold them."""
+    if desired.unreadable_files:
+        return ()
+    invalid = {one.name for one in desired.invalid if one.kind == kind}
+    return tuple(sorted(set(known) - set(wanted) - invalid))
+
+
+def _recoloured(
+    state: ClusterState, policies: dict[str, NodePolicy], now: datetime
+) -> Iterable[Node]:
+    for node in sorted(state.nodes.values(), key=lambda node: node.name):
+        changed = with_policy(node, policies.get(node.name), now)
+        if changed != node:
+            yield changed
+
+
+def _kept_settings(state: ClusterState, desired: DesiredState) -> ClusterSettings:
+    """Without a valid Cluster document: the defaults, or the last good one while it may only be invalid."""
+    uncertain = bool(desired.unreadable_files) or any(one.kind == "Cluster" for one in desired.invalid)
+    return state.settings if uncertain else ClusterSettings()

@@ -1,0 +1,256 @@
+"""How a new version replaces the old one: deployments, their health, and how much a pass may change.
+
+A service's digest that was never rolled out opens a deployment; a newer digest supersedes it; a version with the
+same digest joins it. Batch jobs change all at once; system jobs keep the pace without a deployment. Canaries and
+automatic reverts build on the same record. Source: Nomad's deployments and `computeUpdateLimit`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from trueup.models.allocation import Allocation, DeploymentState
+from trueup.models.deployment import Deployment, DeploymentGroup, DeploymentStatus
+from trueup.models.digest import content_digest, group_digest
+from trueup.models.ids import DeploymentId
+from trueup.models.job import Job, TaskGroup
+from trueup.models.record import JobVersion
+
+from reconciler.changes import GroupChanges, earliest
+from reconciler.rules import Verdict
+
+UNLIMITED: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupProgress:
+    """Where one group stands: allocations of the wanted digest by health, and how many are of an older one."""
+
+    count: int
+    healthy: int = 0
+    waiting: int = 0
+    unhealthy: int = 0
+    outdated: int = 0
+    missing: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to roll."""
+        return self.healthy >= self.count and not self.outdated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """What governs a job's changes in this pass. *id* tags new placements; None: no deployment is under way."""
+
+    version: JobVersion
+    id: DeploymentId | None = None
+    progress: Mapping[str, GroupProgress] = field(default_factory=dict)
+    halted: bool = False
+    put: tuple[Deployment, ...] = ()
+    updates: tuple[Allocation, ...] = ()
+    stable_version: int | None = None
+    next_look: datetime | None = None
+
+    def budget(self, group: str, placing: int) -> int:
+        """How many allocations of *group* may be replaced now, beside *placing* new ones.
+
+        `max_parallel` less those not yet healthy; 0 once one is unhealthy, or the rollout failed.
+        """
+        job = self.version.job
+        if job.type in {"batch", "sysbatch"}:
+            return UNLIMITED
+        if self.halted:
+            return 0
+        if job.update.max_parallel == 0:
+            return UNLIMITED
+        progress = self.progress[group]
+        if progress.unhealthy:
+            return 0
+        return max(0, job.update.max_parallel - progress.waiting - placing)
+
+    def drain_pace(self, group: str, placing: int) -> int:
+        """How many allocations of *group* may leave draining nodes now."""
+        job = self.version.job
+        if job.type != "service" or job.update.max_parallel == 0:
+            return UNLIMITED
+        return max(0, job.update.max_parallel - self.progress[group].waiting - placing)
+
+    def deployments_for(self, groups: Mapping[str, GroupChanges]) -> tuple[Deployment, ...]:
+        """The deployments to write: those that changed. A new one only when the pass has work for it."""
+        worth = any(one.place or one.destructive_total for one in groups.values())
+        return tuple(
+            one for one in self.put if worth or one.id != self.id or one.created_at != one.modified_at
+        )
+
+
+def govern(
+    version: JobVersion,
+    verdicts: Mapping[str, Sequence[Verdict]],
+    deployments: Sequence[Deployment],
+    now: datetime,
+) -> Rollout:
+    """What governs the changes of a job in *version*, given what its allocations are."""
+    if version.job.type != "service":
+        return Rollout(version=version, progress=_progress(version.job, verdicts, None, now)[0])
+    latest = max(deployments, key=lambda one: (one.created_at, one.job_version), default=None)
+    if latest is not None and latest.is_active and latest.digest == version.digest:
+        return _continue(version, verdicts, latest, now)
+    put = () if latest is None or not latest.is_active else (_closed(latest, "superseded", now),)
+    progress, _, _ = _progress(version.job, verdicts, None, now)
+    if latest is not None and latest.digest == version.digest:
+        return Rollout(version=version, progress=progress, halted=latest.status == "failed", put=put)
+    if not any(one.outdated or one.missing for one in progress.values()):
+        return Rollout(version=version, progress=progress, put=put, stable_version=version.version)
+    opened = _opened(version, progress, now)
+    return Rollout(
+        version=version,
+        id=opened.id,
+        progress=progress,
+        put=(*put, opened),
+        next_look=now + version.job.update.progress_deadline,
+    )
+
+
+def cancelled(deployments: Sequence[Deployment], now: datetime) -> tuple[Deployment, ...]:
+    """The deployments of a job that ends, closed."""
+    return tuple(_closed(one, "cancelled", now) for one in deployments if one.is_active)
+
+
+def _continue(
+    version: JobVersion, verdicts: Mapping[str, Sequence[Verdict]], active: Deployment, now: datetime
+) -> Rollout:
+    update = version.job.update
+    progress, marked, looks = _progress(version.job, verdicts, active, now)
+    groups: dict[str, DeploymentGroup] = {}
+    for name, one in progress.items():
+        earlier = active.groups.get(name, DeploymentGroup(desired_total=one.count, progress_at=now))
+        moved = one.healthy > earlier.healthy
+        groups[name] = msgspec.structs.replace(
+            earlier,
+            desired_total=one.count,
+            placed=one.healthy + one.waiting + one.unhealthy,
+            healthy=one.healthy,
+            unhealthy=one.unhealthy,
+            progress_at=now if moved else earlier.progress_at or active.created_at,
+        )
+    status, reason = _outcome(version.job, progress, groups, now)
+    changed = msgspec.structs.replace(
+        active, job_version=version.version, groups=groups, status=status, reason=reason
+    )
+    put = () if changed == active else (msgspec.structs.replace(changed, modified_at=now),)
+    if status == "running":
+        looks += [
+            one.progress_at + update.progress_deadline
+            for name, one in groups.items()
+            if one.progress_at is not None and not progress[name].is_done and update.progress_deadline
+        ]
+    return Rollout(
+        version=version,
+        id=active.id if status == "running" else None,
+        progress=progress,
+        halted=status == "failed",
+        put=put,
+        updates=tuple(marked),
+        stable_version=version.version if status == "successful" else None,
+        next_look=earliest(looks),
+    )
+
+
+def _outcome(
+    job: Job, progress: Mapping[str, GroupProgress], groups: Mapping[str, DeploymentGroup], now: datetime
+) -> tuple[DeploymentStatus, str]:
+    if all(one.is_done for one in progress.values()):
+        return "successful", ""
+    for name, one in sorted(progress.items()):
+        if one.unhealthy and not job.update.progress_deadline:
+            return "failed", f"an allocation of {name} is unhealthy"
+        progress_at = groups[name].progress_at
+        if one.is_done or progress_at is None or not job.update.progress_deadline:
+            continue
+        if now >= progress_at + job.update.progress_deadline:
+            return "failed", f"{name} made no progress for {job.update.progress_deadline}"
+    return "running", ""
+
+
+def _progress(
+    job: Job, verdicts: Mapping[str, Sequence[Verdict]], active: Deployment | None, now: datetime
+) -> tuple[dict[str, GroupProgress], list[Allocation], list[datetime | None]]:
+    """Each group's progress, allocations whose health was decided just now, and when the next is due."""
+    progress: dict[str, GroupProgress] = {}
+    marked: list[Allocation] = []
+    looks: list[datetime | None] = []
+    for group in job.groups:
+        digest = group_digest(job, group)
+        counted = {"healthy": 0, "waiting": 0, "unhealthy": 0, "outdated": 0}
+        present = 0
+        for verdict in verdicts[group.name]:
+            held = verdict.allocation
+            if verdict.standing in {"leaving", "foreign"}:
+                continue
+            present += verdict.standing not in {"replace", "rerun"}
+            if held.digest != digest:
+                counted["outdated"] += verdict.standing in {"keep", "migrate"}
+                continue
+            health = _decided(held, active, job, now)
+            if active is not None and held.deployment is not None and held.deployment.id == active.id:
+                if health is not held.deployment.healthy and health is not None:
+                    marked.append(_marked(held, held.deployment, healthy=health, now=now))
+                elif health is None:
+                    looks.append(held.created_at + job.update.healthy_deadline)
+            if verdict.standing in {"keep", "migrate", "done"}:
+                counted[{True: "healthy", False: "unhealthy", None: "waiting"}[health]] += 1
+            elif verdict.standing == "wait" and health is False:
+                counted["unhealthy"] += 1
+        progress[group.name] = GroupProgress(
+            count=group.count, missing=max(0, _count(job, group, present) - present), **counted
+        )
+    return progress, marked, looks
+
+
+def _count(job: Job, group: TaskGroup, present: int) -> int:
+    return group.count if job.type in {"service", "batch"} else present
+
+
+def _decided(held: Allocation, active: Deployment | None, job: Job, now: datetime) -> bool | None:
+    """Whether an allocation counts as healthy (True), unhealthy (False) or undecided in the rollout.
+
+    Outside of a rollout it is what its tasks say now; inside, the first decision stays.
+    """
+    mine = held.deployment
+    if mine is not None and mine.healthy is not None:
+        return mine.healthy
+    if held.client_status == "failed":
+        return False
+    if held.client_status == "running" and held.healthy is True:
+        return True
+    inside = active is not None and mine is not None and mine.id == active.id
+    if inside and now >= held.created_at + job.update.healthy_deadline:
+        return False
+    return None
+
+
+def _marked(held: Allocation, mine: DeploymentState, *, healthy: bool, now: datetime) -> Allocation:
+    return msgspec.structs.replace(held, deployment=msgspec.structs.replace(mine, healthy=healthy, at=now))
+
+
+def _opened(version: JobVersion, progress: Mapping[str, GroupProgress], now: datetime) -> Deployment:
+    identity = f"{version.job.name} {version.version} {now.isoformat()}"
+    return Deployment(
+        id=DeploymentId(content_digest(identity.encode())),
+        job=version.job.name,
+        job_version=version.version,
+        digest=version.digest,
+        groups={
+            name: DeploymentGroup(desired_total=one.count, progress_at=now) for name, one in progress.items()
+        },
+        created_at=now,
+        modified_at=now,
+    )
+
+
+def _closed(deployment: Deployment, status: DeploymentStatus, now: datetime) -> Deployment:
+    return msgspec.structs.replace(deployment, status=status, modified_at=now)

@@ -1,0 +1,55 @@
+"""Which scheduled run is due, by the contract's rules of overlap and catch-up. Cron arithmetic is `models/cron`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from trueup.models.allocation import Allocation
+from trueup.models.cron import newest_due_run, next_run
+from trueup.models.record import JobRecord, JobVersion
+
+PUNCTUAL: Final = timedelta(seconds=10)
+"""A run looked at within this after its time is on time, not missed: a pass takes a moment, and a control plane
+that restarts at the full minute should not lose the minute. Below any cron step, so it never doubles a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueRun:
+    """*starts_at*: the run to begin now. *considered_at*: the newest scheduled time now decided upon, begun or not.
+
+    *replaces_running*: runs under way end first (`overlap: replace`). *next_at*: when the next one is due.
+    """
+
+    starts_at: datetime | None = None
+    considered_at: datetime | None = None
+    replaces_running: bool = False
+    next_at: datetime | None = None
+
+
+def due_run(
+    version: JobVersion, record: JobRecord | None, allocations: Sequence[Allocation], now: datetime
+) -> DueRun:
+    """The run that is due at *now*, if any. Only jobs with a schedule."""
+    schedule = version.job.schedule
+    if schedule is None:
+        raise ValueError(f"job {version.job.name} has no schedule")
+    next_at = next_run(schedule, now)
+    considered = None if record is None else record.last_run_at
+    after = considered or (version.created_at if record is None else record.created_at)
+    if record is not None and record.last_run_token != version.job.restart_token:
+        return DueRun(starts_at=now.replace(microsecond=0), considered_at=now, next_at=next_at)
+    due = newest_due_run(schedule, after, now)
+    if due is None:
+        return DueRun(next_at=next_at)
+    if now - due > max(schedule.catch_up, PUNCTUAL):
+        return DueRun(considered_at=due, next_at=next_at)
+    under_way = any(held.run is not None and held.is_wanted and not held.is_terminal for held in allocations)
+    if under_way and schedule.overlap == "forbid":
+        return DueRun(considered_at=due, next_at=next_at)
+    return DueRun(
+        starts_at=due,
+        considered_at=due,
+        replaces_running=under_way and schedule.overlap == "replace",
+        next_at=next_at,
+    )
