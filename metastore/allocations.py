@@ -1,0 +1,95 @@
+"""Allocations with their task states, and the constraint that no name is wanted twice."""
+
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import Final
+
+import sqlalchemy as sa
+from trueup.models.allocation import Allocation, wanted_key
+from trueup.models.ids import AllocationId
+from trueup.models.state import ClusterState
+
+from metastore.kinds import Kind
+from metastore.schema import entity_table, text_column
+
+Staged = Mapping[AllocationId, Allocation | None]
+
+
+def claimed_name(allocation: Allocation, state: ClusterState) -> str | None:
+    """The key *allocation* claims among all that is wanted (see `wanted_key`); None if it claims none.
+
+    One whose job is unknown was adopted from an agent of a lost store: it may be a system job's, so it claims its
+    name on its own node only.
+    """
+    version = state.versions.get((allocation.job, allocation.job_version)) or state.current_version(allocation.job)
+    per_node = version is None or version.job.type in {"system", "sysbatch"}
+    return wanted_key(allocation, per_node=per_node)
+
+
+ALLOCATIONS: Final[Kind[AllocationId, Allocation]] = Kind(
+    name="allocation",
+    table=entity_table(
+        "allocations",
+        text_column("id"),
+        text_column("job"),
+        text_column("node_id"),
+        sa.Column("wanted_key", sa.Text, nullable=True, unique=True),
+        unique=("id",),
+    ),
+    model=Allocation,
+    key_of=attrgetter("id"),
+    key_columns=lambda allocation_id: {"id": allocation_id},
+    held=attrgetter("allocations"),
+    put=ClusterState.put_allocation,
+    drop=ClusterState.drop_allocation,
+    row=lambda allocation, state: {
+        "job": allocation.job,
+        "node_id": allocation.node_id,
+        "wanted_key": claimed_name(allocation, state),
+    },
+)
+
+_RELEASE: Final = (
+    sa.update(ALLOCATIONS.table).where(ALLOCATIONS.table.c.id == sa.bindparam("key_id")).values(wanted_key=None)
+)
+
+
+def release_names(connection: sa.Connection, staged: Staged, committed: ClusterState) -> None:
+    """Gives up the names that staged allocations hold, before any is claimed.
+
+    The constraint is checked row by row: without this, whether a replacement may take over the name of what it
+    replaces would hang on the order of rows.
+    """
+    holders = [
+        {"key_id": key}
+        for key, value in staged.items()
+        if value is not None and key in committed.allocations and _held_name(key, committed) is not None
+    ]
+    if holders:
+        connection.execute(_RELEASE, holders)
+
+
+def conflicting_names(staged: Staged, state: ClusterState) -> list[str]:
+    """Names that *state*, which shows the staged values, wants more than once, sorted."""
+    found = set()
+    for value in staged.values():
+        claimed = None if value is None else claimed_name(value, state)
+        if value is not None and claimed is not None and any(_others(value, claimed, state)):
+            found.add(value.name)
+    return sorted(found)
+
+
+def name_holder(allocation: Allocation, state: ClusterState) -> Allocation | None:
+    """Who else holds the name that *allocation* would claim if it were wanted; None if it is free."""
+    claimed = claimed_name(allocation, state)
+    return None if claimed is None else next(_others(allocation, claimed, state), None)
+
+
+def _held_name(key: AllocationId, committed: ClusterState) -> str | None:
+    return claimed_name(committed.allocations[key], committed)
+
+
+def _others(allocation: Allocation, claimed: str, state: ClusterState) -> Iterator[Allocation]:
+    for other in state.allocations_of_job(allocation.job):
+        if other.name == allocation.name and other.id != allocation.id and claimed_name(other, state) == claimed:
+            yield other

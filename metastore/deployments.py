@@ -1,0 +1,23 @@
+"""Deployments, oldest first."""
+
+from operator import attrgetter
+from typing import Final
+
+from trueup.models.deployment import Deployment
+from trueup.models.ids import DeploymentId
+from trueup.models.state import ClusterState
+
+from metastore.kinds import Kind
+from metastore.schema import entity_table, text_column
+
+DEPLOYMENTS: Final[Kind[DeploymentId, Deployment]] = Kind(
+    name="deployment",
+    table=entity_table("deployments", text_column("id"), text_column("job"), unique=("id",)),
+    model=Deployment,
+    key_of=attrgetter("id"),
+    key_columns=lambda deployment_id: {"id": deployment_id},
+    held=attrgetter("deployments"),
+    put=ClusterState.put_deployment,
+    drop=ClusterState.drop_deployment,
+    row=lambda deployment, _state: {"job": deployment.job},
+)

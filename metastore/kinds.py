@@ -1,0 +1,91 @@
+"""A kind of entity: which table holds it, under which key, and where the projection in memory has it.
+
+One declaration per kind, in the file that owns the table; loading and writing are the same for all.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from trueup.models.codec import from_json, to_json
+from trueup.models.state import ClusterState
+
+K = TypeVar("K")
+V = TypeVar("V")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Kind(Generic[K, V]):
+    """How values *V* are kept under keys *K*. *row* gives the columns besides key, index and body."""
+
+    name: str
+    table: sa.Table
+    model: type[V]
+    key_of: Callable[[V], K]
+    key_columns: Callable[[K], Row]
+    held: Callable[[ClusterState], dict[K, V]]
+    put: Callable[[ClusterState, V], None]
+    drop: Callable[[ClusterState, K], None]
+    row: Callable[[V, ClusterState], Row]
+
+
+def load(kind: Kind[K, V], connection: sa.Connection, state: ClusterState) -> dict[K, int]:
+    """Puts every stored value into *state*, in order of arrival; returns the index each changed at."""
+    changed_at: dict[K, int] = {}
+    columns = (kind.table.c.body, kind.table.c.modified_index)
+    for body, index in connection.execute(sa.select(*columns).order_by(kind.table.c.number)):
+        value = from_json(body, kind.model)
+        kind.put(state, value)
+        changed_at[kind.key_of(value)] = index
+    return changed_at
+
+
+def write(
+    kind: Kind[K, V], connection: sa.Connection, staged: Mapping[K, V | None], state: ClusterState, index: int
+) -> None:
+    """Writes *staged* values (None: dropped) as changed at *index*; *state* already shows them."""
+    dropped = [kind.key_columns(key) for key, value in staged.items() if value is None]
+    if dropped:
+        connection.execute(_deletion(kind.table, tuple(dropped[0])), [_bound(columns) for columns in dropped])
+    rows = list(_rows(kind, staged, state, index))
+    if rows:
+        key_columns = kind.key_columns(next(key for key, value in staged.items() if value is not None))
+        connection.execute(upsert(kind.table, tuple(key_columns)), rows)
+
+
+@cache
+def upsert(table: sa.Table, key_columns: tuple[str, ...]) -> sa.Insert:
+    """Inserts a row, or replaces the one with that key; it keeps its number."""
+    statement = insert(table)
+    replaced = {
+        column.name: statement.excluded[column.name]
+        for column in table.c
+        if column.name not in {*key_columns, "number"}
+    }
+    return statement.on_conflict_do_update(index_elements=list(key_columns), set_=replaced)
+
+
+def _rows(
+    kind: Kind[K, V], staged: Mapping[K, V | None], state: ClusterState, index: int
+) -> Iterable[Row]:
+    for key, value in staged.items():
+        if value is not None:
+            yield {
+                **kind.key_columns(key),
+                **kind.row(value, state),
+                "modified_index": index,
+                "body": to_json(value).decode(),
+            }
+
+
+@cache
+def _deletion(table: sa.Table, key_columns: tuple[str, ...]) -> sa.Delete:
+    return sa.delete(table).where(*(table.c[name] == sa.bindparam(f"key_{name}") for name in key_columns))
+
+
+def _bound(columns: Row) -> Row:
+    return {f"key_{name}": value for name, value in columns.items()}
