@@ -34,7 +34,8 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     """One task. *attempt* counts starts from 1: it is written before the start is made, so a repeat is the same.
 
     *must_hear*: nothing may be started before the control plane was heard. *boot_id* is that of the newest start.
-    *unsure*: the newest start may have worked although it failed. *failed*: it ended badly, for good.
+    *unsure*: the newest start may have worked although it failed. *failed*: it ended badly, for good. *due_at* is
+    waited for since *waits_since*; *asked_since* is when the newest kill or search was asked for.
     """
 
     phase: Phase = "pending"
@@ -54,7 +55,7 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     running_since: datetime | None = None
     first_running_since: datetime | None = None
     signalled_since: datetime | None = None
-    killed_since: datetime | None = None
+    asked_since: datetime | None = None
 
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -117,7 +118,7 @@ def _rebased_task(task: TaskRecord, steady: datetime) -> TaskRecord:
         running_since=_past(task.running_since, steady),
         first_running_since=_past(task.first_running_since, steady),
         signalled_since=_past(task.signalled_since, steady),
-        killed_since=_past(task.killed_since, steady),
+        asked_since=_past(task.asked_since, steady),
     )
 
 

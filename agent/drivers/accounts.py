@@ -1,0 +1,76 @@
+"""Who a process task may run as, and the ids that makes it."""
+
+import os
+import pwd
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from agent.doors import DriverError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessPolicy:
+    """What this node allows the process driver. Default tight: off, and no task runs as root.
+
+    *users* are those tasks may name, empty: every one but root. The agent's own user is always allowed unless it is
+    root; *root* allows that one.
+    """
+
+    enabled: bool = False
+    root: bool = False
+    users: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The ids of a user. *switch*: the task's differ from the agent's, and have to be taken on."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    switch: bool
+
+
+def identity_of(user: str, policy: ProcessPolicy) -> Identity:
+    """The ids a task of *user* gets (empty: the agent's user). DriverError if there is none or policy says no."""
+    found = _look_up(user)
+    if found.uid == 0 and not policy.root:
+        raise DriverError(
+            "tasks may not run as root on this node: give the task a `user`, "
+            "or list root under drivers.process.users in the agent's configuration"
+        )
+    if found.switch and policy.users and not {user, found.name} & set(policy.users):
+        raise DriverError(
+            f'tasks may not run as "{user}" on this node: '
+            "list it under drivers.process.users in the agent's configuration"
+        )
+    if found.switch and os.geteuid() != 0:
+        raise DriverError(f'the agent does not run as root, so it cannot start a task as "{user}"')
+    return found
+
+
+def _look_up(user: str) -> Identity:
+    try:
+        if not user:
+            entry = pwd.getpwuid(os.geteuid())
+        elif user.isdecimal():
+            entry = pwd.getpwuid(int(user))
+        else:
+            entry = pwd.getpwnam(user)
+    except KeyError:
+        return _without_entry(user)
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    switch = entry.pw_uid != os.geteuid()
+    return Identity(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid, groups=groups, switch=switch)
+
+
+def _without_entry(user: str) -> Identity:
+    """A bare number works without an entry in the user database; a name does not."""
+    if user and not user.isdecimal():
+        raise DriverError(
+            f'this node has no user "{user}": create it there, or constrain the job to nodes that do'
+        )
+    uid = int(user) if user else os.geteuid()
+    gid = uid if user else os.getegid()
+    return Identity(name=str(uid), uid=uid, gid=gid, groups=(gid,), switch=uid != os.geteuid())

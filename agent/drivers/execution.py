@@ -1,0 +1,91 @@
+"""Runs an exec check in a task's surroundings, by asking the task's own shim for it.
+
+The shim has the task's environment in memory, where secrets may be, and forks the command just as it forked the
+task: same user, working directory and cgroup.
+"""
+
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from agent.doors import DriverError
+from agent.drivers.spawner import connect_to_control
+from agent.drivers.start_failure import exit_code, explain
+from agent.drivers.task_folder import TaskFolder
+from trueup.models.units import Duration
+
+OUTPUT_BYTES: Final = 4096
+TIMED_OUT: Final = 124
+"""As `timeout(1)` has it."""
+
+
+def run_in_task(folder: TaskFolder, command: Sequence[str], timeout: Duration) -> tuple[int, str]:
+    """Exit code and output (stdout and stderr as one, its first 4 KiB); 128 + n for death by signal n.
+
+    DriverError if the task has ended.
+    """
+    deadline = time.monotonic() + timeout.total_seconds()
+    try:
+        connection = connect_to_control(folder.path, folder.control)
+    except OSError:
+        raise DriverError(f"task {folder.task} has ended; nothing can be run in it") from None
+    readable, writable = os.pipe()
+    with connection:
+        try:
+            connection.settimeout(timeout.total_seconds())
+            try:
+                socket.send_fds(connection, [json.dumps(list(command)).encode()], [writable])
+            finally:
+                os.close(writable)
+            return _follow(connection, readable, deadline, command[0])
+        except OSError:
+            raise DriverError(f"task {folder.task} has ended; nothing can be run in it") from None
+        finally:
+            os.close(readable)
+
+
+def _follow(connection: socket.socket, readable: int, deadline: float, program: str) -> tuple[int, str]:
+    output = bytearray()
+    os.set_blocking(readable, False)
+    poller = select.poll()
+    poller.register(readable, select.POLLIN)
+    poller.register(connection, select.POLLIN)
+    while True:
+        left_ms = max(0.0, deadline - time.monotonic()) * 1000
+        ready = [descriptor for descriptor, _ in poller.poll(left_ms)]
+        if readable in ready and not _take(readable, output):
+            poller.unregister(readable)
+        if connection.fileno() in ready:
+            while _take(readable, output):
+                pass
+            return _result(connection.recv(65536), output, program)
+        if not ready:
+            return TIMED_OUT, _text(output)
+
+
+def _take(readable: int, output: bytearray) -> bool:
+    """Reads on, so that the command never waits for us, and keeps the first 4 KiB; False if there is no more for now."""
+    try:
+        data = os.read(readable, 65536)
+    except BlockingIOError:
+        return False
+    output += data[: OUTPUT_BYTES - len(output)]
+    return bool(data)
+
+
+def _result(answer: bytes, output: bytearray, program: str) -> tuple[int, str]:
+    if not answer:
+        raise ConnectionResetError
+    said: dict[str, Any] = json.loads(answer)
+    if "step" in said:
+        return exit_code(said["errno"]), explain(said["step"], said["errno"], program=program)
+    code = os.waitstatus_to_exitcode(said["status"])
+    return (code if code >= 0 else 128 - code), _text(output)
+
+
+def _text(output: bytearray) -> str:
+    return output.decode("utf-8", "replace")

@@ -1,0 +1,162 @@
+"""The folder of one attempt of one process task: what was asked for, what runs, how it ended.
+
+`DATA/tasks/ALLOCATION/TASK/ATTEMPT/` is the launch's one identity on this machine. `launch.json` is the agent's,
+the other files are written by the shim (`shim/records.py`); none holds an argument or a variable of the task, since
+these may be secrets.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from agent.doors import DriverError, TaskHandle, TaskLaunch
+from agent.drivers.identity import ProcessIdentity
+from agent.drivers.shim import records
+from agent.drivers.shim.watcher import CONTROL
+from trueup.models.codec import Model, from_json
+from trueup.models.ids import AllocationId
+
+T = TypeVar("T")
+
+
+class RunRecord(Model, frozen=True, kw_only=True):
+    """`state.json`: the task's process and its shim."""
+
+    boot_id: str
+    pid: int
+    start_ticks: int
+    shim_pid: int
+    shim_start_ticks: int
+    started_at: float
+    cgroups: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> ProcessIdentity:
+        """The task's main process."""
+        return ProcessIdentity(boot_id=self.boot_id, pid=self.pid, start_ticks=self.start_ticks)
+
+    @property
+    def shim(self) -> ProcessIdentity:
+        """The shim that watches it."""
+        return ProcessIdentity(boot_id=self.boot_id, pid=self.shim_pid, start_ticks=self.shim_start_ticks)
+
+
+class EndRecord(Model, frozen=True, kw_only=True):
+    """`exit.json`: how the task ended. *step* says which one failed, if its program never started."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_killed: bool = False
+    pid: int | None = None
+    started_at: float = 0
+    finished_at: float = 0
+    step: str = ""
+    errno: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFolder:
+    """Where one attempt is on record."""
+
+    tasks: Path
+    allocation_id: AllocationId
+    task: str
+    attempt: int
+
+    @property
+    def path(self) -> Path:
+        return self.tasks / self.allocation_id / self.task / str(self.attempt)
+
+    @property
+    def control(self) -> str:
+        """The name of the shim's socket in it."""
+        return CONTROL
+
+    def make(self, launch: TaskLaunch) -> None:
+        """Makes the folder, for the agent's user alone. Idempotent. DriverError where the disk has no room."""
+        about = {
+            "allocation": launch.allocation_name,
+            "job": launch.job,
+            "group": launch.group,
+            "digest": launch.digest,
+        }
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.joinpath("launch.json").write_text(json.dumps(about), "utf-8")
+        except OSError as error:
+            raise DriverError(
+                f"cannot keep records of the task in {self.path}: {error.strerror}", temporary=True
+            ) from None
+
+    def run(self) -> RunRecord | None:
+        """What runs or ran, or None if nothing was started, or a loss of power took the record."""
+        return self._read(records.STATE, RunRecord)
+
+    def end(self) -> EndRecord | None:
+        """How it ended, or None if it has not, or nobody was there to see."""
+        return self._read(records.EXIT, EndRecord)
+
+    def crash(self) -> str:
+        """What a shim that broke down left to say."""
+        with contextlib.suppress(OSError):
+            return self.path.joinpath(records.CRASH).read_text("utf-8")
+        return ""
+
+    def write_end(self, end: EndRecord) -> None:
+        """Records an end in the shim's stead."""
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            records.write_exit(folder, msgspec.structs.asdict(end))
+        finally:
+            os.close(folder)
+
+    def remove(self) -> None:
+        """Removes it, and the folders above it that this leaves empty."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for above in (self.path.parent, self.path.parent.parent):
+            try:
+                above.rmdir()
+            except OSError:
+                return
+
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        try:
+            return from_json(self.path.joinpath(name).read_bytes(), kind)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+
+def folder_of(tasks: Path, handle: TaskHandle) -> TaskFolder:
+    """The folder of a handle. DriverError for names that would lead elsewhere."""
+    for name in (handle.allocation_id, handle.task):
+        if not name or "/" in name or "\0" in name or name.startswith("."):
+            raise DriverError(f"{name!r} is no name of an allocation or task")
+    return TaskFolder(
+        tasks=tasks, allocation_id=handle.allocation_id, task=handle.task, attempt=handle.attempt
+    )
+
+
+def all_folders(tasks: Path) -> Iterator[TaskFolder]:
+    """Every attempt on record, by allocation, task and attempt."""
+    for path in sorted(tasks.glob("*/*/*")):
+        if path.name.isdigit() and path.is_dir():
+            yield TaskFolder(
+                tasks=tasks,
+                allocation_id=AllocationId(path.parent.parent.name),
+                task=path.parent.name,
+                attempt=int(path.name),
+            )
+
+
+def moment(seconds: float) -> datetime:
+    """A time as a shim writes it."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,146 @@
+"""What the step of an allocation is told, and what it asks for: plain values between `agent.step` and `agent.runner`.
+
+An instruction is carried out by a driver, outside; its answer comes into a later step. Instructions repeat as long
+as no answer came, so each is idempotent at the driver's door.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.doors import TaskHandle, TaskStatus
+from agent.record import HandleRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Start attempt *attempt* of the task, or find it started."""
+
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Find:
+    """Find out whether the newest start of the task had worked after all."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """Send the task a signal."""
+
+    task: str
+    handle: HandleRecord
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """End the task and all it started."""
+
+    task: str
+    handle: HandleRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    """Remove what is left of an ended attempt, but its logs."""
+
+    task: str
+    handle: HandleRecord
+
+
+Instruction = Start | Find | Signal | Kill | Remove
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A start worked, or an earlier one was found."""
+
+    handle: TaskHandle
+    status: TaskStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailed:
+    """A start failed; *temporary*: the same attempt may work later, and may have worked."""
+
+    message: str
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotFound:
+    """Nothing of the newest start exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the driver sees of an attempt."""
+
+    attempt: int
+    status: TaskStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What was left of an attempt is gone."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFailed:
+    """A signal, kill, removal or search failed; it is tried again when it is due."""
+
+    message: str
+
+
+Answer = Started | StartFailed | NotFound | Observed | Removed | CallFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckView:
+    """What a running attempt's checks say: *passing* None until each was made once.
+
+    *exhausted*: one failed `restart_after` times in a row.
+    """
+
+    attempt: int
+    passing: bool | None = None
+    detail: str = ""
+    exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When a step happens, and what was heard until then.
+
+    *now* is wall time, for people; *steady* is what is waited for: the wall clock at the agent's start plus the
+    monotonic time since, so that no jump of the wall clock ends a task. *heard*: the control plane answered since
+    the agent started; *silent_since* the steady time of its last answer. *jitter* is drawn from 0 to 1.
+    """
+
+    now: datetime
+    steady: datetime
+    boot_id: str
+    heard: bool = True
+    silent_since: datetime | None = None
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a step of one allocation sees of the world beyond its record.
+
+    *answers* are new since the last step, by task in order of arrival; *busy* the tasks a call is under way for;
+    *must_wait* that the allocation it replaces has tasks on this node still.
+    """
+
+    moment: Moment
+    answers: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    checks: Mapping[str, CheckView] = field(default_factory=dict)
+    must_wait: bool = False

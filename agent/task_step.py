@@ -1,0 +1,360 @@
+"""The next step of one task: what an answer makes of its record, and what to ask for next. Pure.
+
+Phases go `pending` → `starting` → `running` → (`stopping` →) `waiting` → `starting` … → `dead`, and never back from
+`dead`. What the allocation as a whole decides (may it start, must it end) comes in as a TaskView; see `agent.step`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from msgspec.structs import replace
+
+from agent.doors import TaskHandle, TaskStatus
+from agent.instructions import (
+    Answer,
+    CallFailed,
+    CheckView,
+    Find,
+    Instruction,
+    Kill,
+    Moment,
+    NotFound,
+    Observed,
+    Remove,
+    Removed,
+    Signal,
+    Start,
+    Started,
+    StartFailed,
+)
+from agent.record import Ending, HandleRecord, TaskRecord
+from agent.restarts import NoMore, decide_restart
+from trueup.models.job import Restart, Task
+from trueup.models.units import format_duration
+
+CALL_AGAIN: Final = timedelta(seconds=2)
+"""How long until a kill or search that did not do it is repeated."""
+REMOVE_AGAIN: Final = timedelta(seconds=30)
+MAX_START_DELAY: Final = timedelta(seconds=30)
+"""The longest wait between tries of a start that fails for a passing reason."""
+POSTSTOP_LIMIT: Final = timedelta(minutes=5)
+"""How long a poststop task may run unless it says so itself: it must not hold its allocation's room for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """What a task's step needs beyond its record.
+
+    *winding_down*: the allocation ends; *may_end*: it is this task's turn to; *end_at*: not before then.
+    """
+
+    task: Task
+    moment: Moment
+    policy: Restart
+    runs_once: bool
+    is_poststop: bool
+    may_start: bool
+    winding_down: bool
+    may_end: bool
+    end_at: datetime | None
+    busy: bool
+    checks: CheckView | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStep:
+    """The task's next record, what to ask for, and when to look again (steady time; None: only for an answer)."""
+
+    record: TaskRecord
+    instruction: Instruction | None = None
+    look_at: datetime | None = None
+
+
+def take_in(record: TaskRecord, answer: Answer, view: TaskView) -> TaskRecord:
+    """The record after *answer*. An answer about another attempt, or to a question no longer open, changes nothing."""
+    match answer:
+        case Started(handle=handle, status=status) if _is_news(record, handle):
+            return _take_status(_running(record, handle, status, view.moment), status, view)
+        case StartFailed() if record.phase == "starting":
+            return _start_failed(record, answer, view)
+        case NotFound() if record.phase == "starting":
+            return replace(record, unsure=False)
+        case Observed(attempt=attempt, status=status) if attempt == record.attempt:
+            return _take_status(record, status, view)
+        case Removed(attempt=attempt) if record.handle is not None and record.handle.attempt == attempt:
+            return replace(record, handle=None)
+        case CallFailed(message=message):
+            return record.with_event(view.moment.now, "Driver failure", message)
+    return record
+
+
+def advance(record: TaskRecord, view: TaskView) -> TaskStep:
+    """What to ask for now, and when to look again if nothing is heard."""
+    match record.phase:
+        case "pending":
+            return _advance_pending(record, view)
+        case "starting":
+            return _advance_starting(record, view)
+        case "running":
+            return _advance_running(record, view)
+        case "stopping":
+            return _advance_stopping(record, view)
+        case "waiting":
+            return _advance_waiting(record, view)
+        case "dead":
+            return _advance_dead(record, view)
+
+
+def _is_news(record: TaskRecord, handle: TaskHandle) -> bool:
+    if record.phase == "starting":
+        return handle.attempt >= record.attempt
+    return record.phase in {"pending", "waiting"} and handle.attempt > record.attempt
+
+
+def _running(record: TaskRecord, handle: TaskHandle, status: TaskStatus, moment: Moment) -> TaskRecord:
+    started = replace(
+        record,
+        phase="running",
+        attempt=handle.attempt,
+        handle=HandleRecord(driver=handle.driver, attempt=handle.attempt, data=handle.data),
+        boot_id=record.boot_id or moment.boot_id,
+        unsure=False,
+        start_failures=0,
+        ending="",
+        due_at=None,
+        waits_since=None,
+        signalled_since=None,
+        asked_since=None,
+        running_since=moment.steady,
+        first_running_since=record.first_running_since or moment.steady,
+        started_at=status.started_at or moment.now,
+        finished_at=None,
+        exit_code=None,
+        signal=None,
+        oom_killed=False,
+        pid=status.pid,
+        container_id=status.container_id,
+    )
+    return started.with_event(started.started_at or moment.now, "Started")
+
+
+def _take_status(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord:
+    if record.phase not in {"running", "stopping"}:
+        return record
+    if status.state != "running":
+        return _ended(record, status, view)
+    return replace(
+        record,
+        must_hear=False,
+        pid=status.pid,
+        container_id=status.container_id,
+        started_at=status.started_at or record.started_at,
+    )
+
+
+def _start_failed(record: TaskRecord, answer: StartFailed, view: TaskView) -> TaskRecord:
+    moment = view.moment
+    noted = record.with_event(moment.now, "Driver failure", answer.message)
+    if answer.temporary:
+        delay = min(timedelta(seconds=0.5 * 2**record.start_failures), MAX_START_DELAY)
+        failures = min(record.start_failures + 1, 10)
+        return replace(
+            noted, unsure=True, start_failures=failures, waits_since=moment.steady, due_at=moment.steady + delay
+        )
+    ended = replace(noted, unsure=False, finished_at=moment.now, exit_code=None, signal=None, running_since=None)
+    if view.winding_down and not view.is_poststop:
+        return _dead(ended, failed=False)
+    return _dead(ended, failed=False) if view.is_poststop else _restart_or_fail(ended, view)
+
+
+def _ended(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord:
+    moment = view.moment
+    ended = replace(
+        record,
+        running_since=None,
+        pid=None,
+        finished_at=status.finished_at or moment.now,
+        exit_code=status.exit_code,
+        signal=status.signal,
+        oom_killed=status.oom_killed,
+        due_at=None,
+        waits_since=None,
+    ).with_event(moment.now, "Terminated", _end_in_words(status))
+    if record.ending == "limit":
+        return _dead(ended, failed=not view.is_poststop)
+    if view.winding_down:
+        return _dead(ended, failed=False)
+    succeeded = status.state == "exited" and status.exit_code == 0 and not status.oom_killed
+    if succeeded and view.runs_once and record.ending != "restart":
+        return _dead(ended, failed=False)
+    if record.boot_id and record.boot_id != moment.boot_id:
+        again = replace(ended, phase="waiting", waits_since=moment.steady, due_at=moment.steady)
+        return again.with_event(moment.now, "Restarting", "the machine was restarted")
+    return _restart_or_fail(ended, view)
+
+
+def _restart_or_fail(record: TaskRecord, view: TaskView) -> TaskRecord:
+    moment = view.moment
+    decision = decide_restart(view.policy, record.restart_points, moment.steady, moment.jitter)
+    if isinstance(decision, NoMore):
+        return _dead(record.with_event(moment.now, "Not restarting", decision.message), failed=True)
+    return replace(
+        record,
+        phase="waiting",
+        restarts=record.restarts + 1,
+        restart_points=decision.earlier,
+        waits_since=moment.steady,
+        due_at=decision.at,
+    ).with_event(moment.now, "Restarting", decision.message)
+
+
+def _dead(record: TaskRecord, *, failed: bool) -> TaskRecord:
+    return replace(record, phase="dead", failed=failed, unsure=False, must_hear=False, due_at=None, waits_since=None)
+
+
+def _advance_pending(record: TaskRecord, view: TaskView) -> TaskStep:
+    if view.winding_down and not view.is_poststop:
+        return TaskStep(record=_dead(record, failed=False))
+    return _begin(record, view) if view.may_start else TaskStep(record=record)
+
+
+def _advance_waiting(record: TaskRecord, view: TaskView) -> TaskStep:
+    if view.winding_down:
+        return TaskStep(record=_dead(record, failed=False))
+    if view.busy:
+        return TaskStep(record=record)
+    if record.handle is not None:
+        # Asked for once: the next start copes with what a failed removal left.
+        remove = Remove(task=view.task.name, handle=record.handle)
+        return TaskStep(record=replace(record, handle=None), instruction=remove, look_at=record.due_at)
+    if record.due_at is not None and record.due_at > view.moment.steady:
+        return TaskStep(record=record, look_at=record.due_at)
+    return _begin(record, view)
+
+
+def _begin(record: TaskRecord, view: TaskView) -> TaskStep:
+    """Takes the next attempt's number; the start itself is asked for once that is written (same step)."""
+    if record.must_hear and not view.moment.heard:
+        return TaskStep(record=record)
+    begun = replace(
+        record,
+        phase="starting",
+        attempt=record.attempt + 1,
+        handle=None,
+        boot_id=view.moment.boot_id,
+        must_hear=False,
+        unsure=False,
+        start_failures=0,
+        ending="",
+        due_at=None,
+        waits_since=None,
+        asked_since=None,
+    )
+    return _ask_to_start(begun, view)
+
+
+def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
+    if view.busy:
+        return TaskStep(record=record)
+    if view.winding_down and not view.is_poststop:
+        return _search(record, view) if record.unsure else TaskStep(record=_dead(record, failed=False))
+    if record.due_at is not None and record.due_at > view.moment.steady:
+        return TaskStep(record=record, look_at=record.due_at)
+    if record.must_hear and not view.moment.heard:
+        return TaskStep(record=record)
+    if record.boot_id != view.moment.boot_id:
+        # What an earlier boot began is void; with a number of its own, nothing of it can be taken for the new one.
+        return _begin(record, view)
+    return _ask_to_start(record, view)
+
+
+def _search(record: TaskRecord, view: TaskView) -> TaskStep:
+    """A start that failed may have worked: nothing is called ended before that is known."""
+    steady = view.moment.steady
+    if record.asked_since is not None and record.asked_since + CALL_AGAIN > steady:
+        return TaskStep(record=record, look_at=record.asked_since + CALL_AGAIN)
+    searched = replace(record, asked_since=steady)
+    return TaskStep(record=searched, instruction=Find(task=view.task.name), look_at=steady + CALL_AGAIN)
+
+
+def _ask_to_start(record: TaskRecord, view: TaskView) -> TaskStep:
+    asked = replace(record, must_hear=False, due_at=None, waits_since=None)
+    return TaskStep(record=asked, instruction=Start(task=view.task.name, attempt=record.attempt))
+
+
+def _advance_running(record: TaskRecord, view: TaskView) -> TaskStep:
+    steady = view.moment.steady
+    if view.winding_down and not view.is_poststop:
+        if not view.may_end:
+            return TaskStep(record=record)
+        if view.end_at is not None and view.end_at > steady:
+            return TaskStep(record=record, look_at=view.end_at)
+        return _begin_end(record, view, "stop", "")
+    if view.checks is not None and view.checks.exhausted and view.checks.attempt == record.attempt:
+        return _begin_end(record, view, "restart", f"checks failed: {view.checks.detail}")
+    limit = view.task.max_run_duration or (POSTSTOP_LIMIT if view.is_poststop else None)
+    if limit is None or record.first_running_since is None:
+        return TaskStep(record=record)
+    if record.first_running_since + limit > steady:
+        return TaskStep(record=record, look_at=record.first_running_since + limit)
+    return _begin_end(record, view, "limit", f"it ran for its limit of {format_duration(limit)}")
+
+
+def _begin_end(record: TaskRecord, view: TaskView, ending: Ending, why: str) -> TaskStep:
+    if view.busy:
+        return TaskStep(record=record)
+    moment, task = view.moment, view.task
+    ends = replace(record, phase="stopping", ending=ending, signalled_since=moment.steady, due_at=None)
+    words = f"with {task.kill_signal}" + (f": {why}" if why else "")
+    ends = ends.with_event(moment.now, "Stopping", words)
+    return TaskStep(
+        record=ends,
+        instruction=Signal(task=task.name, handle=_handle(record), signal=task.kill_signal),
+        look_at=moment.steady + task.kill_timeout,
+    )
+
+
+def _advance_stopping(record: TaskRecord, view: TaskView) -> TaskStep:
+    moment, task = view.moment, view.task
+    if view.winding_down and record.ending == "restart":
+        record = replace(record, ending="stop")
+    since = record.signalled_since or moment.steady
+    due_at = since + task.kill_timeout if record.asked_since is None else record.asked_since + CALL_AGAIN
+    if due_at > moment.steady:
+        return TaskStep(record=record, look_at=due_at)
+    if view.busy:
+        return TaskStep(record=record)
+    words = f"still running after {format_duration(task.kill_timeout)}"
+    if record.asked_since is not None:
+        words = "still running although it was killed"
+    killed = replace(record, asked_since=moment.steady).with_event(moment.now, "Killing", words)
+    return TaskStep(record=killed, instruction=Kill(task=task.name, handle=_handle(record)), look_at=moment.steady + CALL_AGAIN)
+
+
+def _advance_dead(record: TaskRecord, view: TaskView) -> TaskStep:
+    if record.handle is None or view.busy:
+        return TaskStep(record=record)
+    steady = view.moment.steady
+    if record.due_at is not None and record.due_at > steady:
+        return TaskStep(record=record, look_at=record.due_at)
+    asked = replace(record, due_at=steady + REMOVE_AGAIN)
+    return TaskStep(record=asked, instruction=Remove(task=view.task.name, handle=record.handle), look_at=asked.due_at)
+
+
+def _handle(record: TaskRecord) -> HandleRecord:
+    if record.handle is None:
+        raise ValueError(f"a task that is {record.phase} has no handle")
+    return record.handle
+
+
+def _end_in_words(status: TaskStatus) -> str:
+    if status.state == "gone":
+        words = "no trace is left of it, nor of how it ended"
+    elif status.oom_killed:
+        words = "OOM killed"
+    elif status.signal is not None:
+        words = f"by signal {status.signal}"
+    else:
+        words = f"exit code {status.exit_code}"
+    return f"{words}: {status.error}" if status.error else words
