@@ -67,9 +67,9 @@ def watch(read: Callable[[int], Result], output: str) -> None:
 def print_blocks(blocks: Iterable[Block]) -> None:
     """Prints blocks: fitted to a terminal, plain and aligned into a pipe."""
     if sys.stdout.isatty():
-        from cli.rich_text import make_console, renderable
+        from cli.rich_text import print_fitted
 
-        make_console(color=use_color()).print(renderable(blocks))
+        print_fitted(blocks, color=use_color())
         return
     click.echo(plain_text(blocks, color=use_color()), nl=False, color=True)
 

@@ -116,7 +116,8 @@ def _read_config(context: click.Context, option: click.Parameter, value: Path | 
     document = _load(value, context.find_root().command)
     noted["document"] = document
     if context.parent is None:
-        context.default_map = {name: _section(document, name) for name in document}
+        commands = _commands(context.command)
+        context.default_map = {name: _section(document, name) for name in document if name in commands}
     else:
         context.default_map = _section(document, context.info_name or "")
     return value
@@ -125,17 +126,23 @@ def _read_config(context: click.Context, option: click.Parameter, value: Path | 
 def _load(path: Path, root: click.Command) -> dict[str, Any]:
     """Reads an options file and checks its keys. Failed names file, line or key, and the nearest known one."""
     document = _read_yaml(path)
-    context = click.Context(root)
-    commands = root.list_commands(context) if isinstance(root, click.Group) else []
+    commands = _commands(root)
     for key, value in document.items():
         if key not in commands:
             _check_key(path, str(key), key, [*_names(root), *commands, *POLICY_KEYS])
         elif not isinstance(value, Mapping):
             raise Failed(f"{path}: {key}: write the options of `trueup {key}` as a mapping under it")
-        elif isinstance(root, click.Group) and (command := root.get_command(context, key)) is not None:
+        elif (
+            isinstance(root, click.Group)
+            and (command := root.get_command(click.Context(root), key)) is not None
+        ):
             for inner in value:
                 _check_key(path, f"{key}.{inner}", inner, _names(command))
     return document
+
+
+def _commands(root: click.Command) -> list[str]:
+    return root.list_commands(click.Context(root)) if isinstance(root, click.Group) else []
 
 
 def _section(document: Mapping[str, Any], command: str) -> dict[str, Any]:

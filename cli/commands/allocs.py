@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from cli.blocks import Cell, Column, ago, word
+from cli.blocks import Cell, Column, ago, clock_time, word
 from cli.client import path_of
 from cli.listing import Listing, run
 from cli.options import Command, output_option, watch_option
@@ -29,6 +29,13 @@ def ports(held: AllocationView) -> str:
     return " ".join(f"{name}={port}" for name, port in sorted(held.ports.items()))
 
 
+def reason(held: AllocationView) -> Cell:
+    """Why it is stopped, or what is the matter with it."""
+    if held.desired_status == "run":
+        return Cell(held.reason)
+    return Cell(f"{held.desired_status}: {held.reason}".removesuffix(": "), "busy")
+
+
 LISTING = Listing(
     path="/allocations",
     kind=AllocationView,
@@ -36,18 +43,15 @@ LISTING = Listing(
         Column("ID", lambda held: held.id[:8]),
         Column("NAME", lambda held: held.name),
         Column("NODE", lambda held: held.node),
-        Column(
-            "WANTED",
-            lambda held: Cell(held.desired_status, "faint" if held.desired_status == "run" else "busy"),
-        ),
         Column("STATUS", lambda held: word(held.client_status)),
         Column("HEALTHY", health),
         Column("VERSION", lambda held: str(held.job_version)),
         Column("RESTARTS", restarts),
         Column("AGE", lambda held: ago(held.created_at, SystemClock().now())),
         Column("PORTS", ports, wide=True),
+        Column("RUN", lambda held: clock_time(held.run), wide=True),
         Column("REVISION", lambda held: short_id(held.revision), wide=True),
-        Column("REASON", lambda held: held.reason),
+        Column("REASON", reason),
     ),
     name=lambda held: held.id,
     empty="no allocations",

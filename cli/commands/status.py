@@ -97,14 +97,19 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
+def _count(job: JobView) -> str:
+    """Healthy of desired; of a batch job, which ends, placed of desired."""
+    field = "placed" if job.type in {"batch", "sysbatch"} else "healthy"
+    return f"{job.total(field)}/{job.total('desired')}"
+
+
 JOB_COLUMNS: tuple[Column[JobView], ...] = (
     Column("JOB", lambda job: job.name),
     Column("TYPE", lambda job: job.type),
     Column("SYNC", lambda job: job.sync),
     Column("HEALTH", lambda job: job.health),
-    Column("DESIRED", lambda job: str(job.total("desired"))),
-    Column("RUNNING", lambda job: str(job.total("running"))),
-    Column("HEALTHY", lambda job: str(job.total("healthy"))),
+    Column("COUNT", _count),
+    Column("RUNNING", lambda job: str(job.total("running")), wide=True),
     Column("VERSION", lambda job: str(job.version)),
     Column("REVISION", lambda job: short_id(job.revision)),
     Column("DIGEST", lambda job: job.digest, wide=True),

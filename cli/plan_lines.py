@@ -1,0 +1,117 @@
+"""A plan as lines with marks: `+` create, `~` in place, `-/+` replace, `-` stop, `>` migrate, `!` unplaced.
+
+One list of lines for the text form and the Markdown form, with the sums that both end in.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from cli.clean import clean
+from cli.wording import reasons_words
+from reconciler.report import FieldChange, JobPlan, PlannedPlacement, PlannedStop, PlanReport, report_document
+
+Mark = Literal["+", "~", "-/+", "-", ">", "!", " "]
+
+_MARK_OF_ACTION: Final[dict[str, Mark]] = {"create": "+", "update": "~", "delete": "-", "none": " "}
+_VALUE_LENGTH: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLine:
+    """One line, safe to print; *depth* 0 is a job, 1 what happens to it."""
+
+    mark: Mark
+    text: str
+    depth: int
+
+    def __str__(self) -> str:
+        indent = "    " * self.depth
+        return f"{indent}{self.mark:<3} {self.text}".rstrip()
+
+
+def plan_lines(report: PlanReport) -> list[PlanLine]:
+    """Every job that something happens to, with what happens."""
+    return [line for job in report.jobs if job.is_changed or job.unplaced for line in _job_lines(job)]
+
+
+def sum_line(report: PlanReport) -> str:
+    """The sums in one line."""
+    summary = report_document(report)["summary"]
+    jobs, held = summary["jobs"], summary["allocations"]
+    return (
+        f"Plan: {_count(jobs['create'], 'job')} to create, {jobs['update']} to update, {jobs['delete']} to delete, "
+        f"{jobs['unchanged']} unchanged; {_count(held['place'], 'allocation')} to place, {held['in_place']} in place, "
+        f"{held['destructive']} to replace, {held['migrate']} to migrate, {held['canary']} as canaries, "
+        f"{held['stop']} to stop, {held['unplaced']} without room."
+    )
+
+
+def _job_lines(job: JobPlan) -> Iterator[PlanLine]:
+    words = {
+        "create": "is new",
+        "update": "changes",
+        "delete": "is removed",
+        "none": "stays as it is written",
+    }
+    yield _line(_MARK_OF_ACTION[job.action], f"job {job.name} {words[job.action]}", depth=0)
+    if job.action == "update":
+        for change in job.diff:
+            yield _line(" ", _change_words(change))
+    yield from _moves(job)
+    for name, group in sorted(job.groups.items()):
+        if group.in_place:
+            yield _line("~", f"{group.in_place} of {name} in place")
+        if group.destructive_total > group.destructive:
+            left = group.destructive_total - group.destructive
+            yield _line("-/+", f"{left} more of {name} after these, as update says")
+    for unplaced in job.unplaced:
+        reasons = reasons_words(unplaced.reasons) or "no node"
+        yield _line("!", f"{unplaced.count} of {unplaced.group} without room: {reasons}")
+
+
+def _moves(job: JobPlan) -> Iterator[PlanLine]:
+    """Placements and stops; those that are one step (a replacement, a migration) in one line."""
+    placed_by_name = _by_name(job.placements)
+    for stop in job.stops:
+        coupled = stop.reason in {"updating", "migrating"} and placed_by_name.get(stop.name)
+        if coupled:
+            placement = coupled.pop(0)
+            yield _coupled(stop, placement)
+        else:
+            yield _line("-", f"{stop.name} on {stop.node}: {stop.reason}")
+    for placements in placed_by_name.values():
+        for placement in placements:
+            yield _line("+", f"{placement.name} on {placement.node} (score {placement.score:.2f})")
+
+
+def _coupled(stop: PlannedStop, placement: PlannedPlacement) -> PlanLine:
+    where = f"on {stop.node}" if stop.node == placement.node else f"from {stop.node} to {placement.node}"
+    return _line("-/+" if stop.reason == "updating" else ">", f"{stop.name} {where}")
+
+
+def _by_name(placements: Iterable[PlannedPlacement]) -> dict[str, list[PlannedPlacement]]:
+    found: dict[str, list[PlannedPlacement]] = {}
+    for placement in placements:
+        found.setdefault(placement.name, []).append(placement)
+    return found
+
+
+def _change_words(change: FieldChange) -> str:
+    return f"{change.path}: {_value(change.before)} -> {_value(change.after)}"
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - whatever a spec can hold
+    if value is None:
+        return "(absent)"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _VALUE_LENGTH else f"{text[:_VALUE_LENGTH]}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _line(mark: Mark, text: str, *, depth: int = 1) -> PlanLine:
+    return PlanLine(mark=mark, text=clean(text), depth=depth)
