@@ -74,7 +74,7 @@ def job_health(state: ClusterState, name: str) -> JobHealth:
 def cluster_health(state: ClusterState) -> ClusterHealth:
     """How the whole does."""
     jobs = [job_health(state, name) for name in state.job_names() if not state.jobs[name].removed]
-    sync = min((job.sync for job in jobs), key=SYNC_ORDER.index, default="Synced")
+    sync: Sync = min((job.sync for job in jobs), key=SYNC_ORDER.index, default="Synced")
     reason = ""
     if state.source.error:
         sync, reason = "Unknown", state.source.error
@@ -84,7 +84,7 @@ def cluster_health(state: ClusterState) -> ClusterHealth:
         sync, reason = "OutOfSync", f"held: {state.held.reason}"
     elif state.revision is None:
         sync, reason = "Unknown", "no revision was applied yet"
-    health = min((job.health for job in jobs), key=WORST_FIRST.index, default="Healthy")
+    health: Health = min((job.health for job in jobs), key=WORST_FIRST.index, default="Healthy")
     if not reason:
         reason = next((f"{job.name}: {job.reason}" for job in jobs if job.health == health and job.reason), "")
     return ClusterHealth(sync=sync, health=health, reason=reason)

@@ -11,7 +11,7 @@ from trueup.sources.wording import near
 _NOTHING = Duration()
 
 
-def check_group(report: Report, job: Plain, group: Plain, at: Path) -> None:
+def check_group(report: Report, job: Plain, group: Plain, at: Path, *, inlined: bool) -> None:
     """Adds what breaks a rule of the contract in the group at that path."""
     for key in ("ports", "services", "volumes"):
         check_unique(report, group, key, at)
@@ -21,17 +21,19 @@ def check_group(report: Report, job: Plain, group: Plain, at: Path) -> None:
     _check_policies(report, text(job, "type", "service"), group, at)
     check_placement(report, group, at)
     tasks = list(mappings(group, "tasks", at))
-    _check_tasks(report, job, group, tasks, at)
+    _check_tasks(report, job, group, at, inlined=inlined)
     _check_publishers(report, group, tasks, at)
 
 
-def _check_tasks(report: Report, job: Plain, group: Plain, tasks: list[tuple[Path, Plain]], at: Path) -> None:
+def _check_tasks(report: Report, job: Plain, group: Plain, at: Path, *, inlined: bool) -> None:
+    tasks = list(mappings(group, "tasks", at))
     default = text(job, "name")
     scope = TaskScope(
         job_type=text(job, "type", "service"),
         ports=names(group, "ports"),
         volumes=names(group, "volumes"),
         tasks={text(task, "name", default): task for _, task in tasks},
+        inlined=inlined,
     )
     for path, task in tasks:
         if "name" not in task and len(tasks) > 1:

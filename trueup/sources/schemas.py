@@ -45,14 +45,21 @@ def validator(kind: str) -> Validator:
 
 
 @lru_cache(maxsize=1)
+def partial_job_schema() -> Schema:
+    """The schema of a job that lacks what something else supplies: nothing is required."""
+    partial: Schema = _without_required(schema("Job"))
+    return partial
+
+
+@lru_cache(maxsize=1)
 def partial_job_validator() -> Validator:
-    """The validator of a job that lacks what something else supplies: nothing is required."""
-    return make_validator(_without_required(schema("Job")))
+    """The validator of such a job."""
+    return make_validator(partial_job_schema())
 
 
-def make_validator(made_of: Schema) -> Validator:
-    """A validator that fetches nothing, matches by RE2, and knows the formats of specs."""
-    made: Validator = _SpecValidator(made_of, registry=_NOTHING, format_checker=_formats())
+def make_validator(made_of: Schema, kind: Any = None) -> Validator:  # noqa: ANN401 - validators have no common type
+    """A validator that fetches nothing, matches by RE2, and knows the formats of specs; *kind* is SPEC_VALIDATOR."""
+    made: Validator = (kind or SPEC_VALIDATOR)(made_of, registry=_NOTHING, format_checker=_formats())
     return made
 
 
@@ -121,7 +128,7 @@ def _is_integer(_: object, instance: object) -> bool:
     return isinstance(instance, int) and not isinstance(instance, bool)
 
 
-_SpecValidator: Final = extend(  # type: ignore[no-untyped-call]
+SPEC_VALIDATOR: Final[Any] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {"pattern": _pattern, "uniqueItems": _unique_items, "multipleOf": _multiple_of},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),

@@ -72,18 +72,18 @@ class _Finding:
         return show(self.value) if self.of_key else show(self.value, self.path)
 
 
-def add_faults(report: Report, errors: Iterator[ValidationError]) -> None:
-    """Words *errors* into *report*, until it is full."""
+def add_faults(report: Report, errors: Iterator[ValidationError], at: Path = ()) -> None:
+    """Words *errors* of the value at that path into *report*, until it is full."""
     for error in errors:
-        for fault in faults_of(error, report.tree):
+        for fault in faults_of(error, report.tree, at):
             report.add(fault.path, fault.message, fault.hint, key=fault.key)
         if report.is_full:
             return
 
 
-def faults_of(error: ValidationError, tree: Tree) -> Iterator[Fault]:
+def faults_of(error: ValidationError, tree: Tree, at: Path = ()) -> Iterator[Fault]:
     """The faults one error of jsonschema stands for: each missing or unknown key is one."""
-    finding = _read(error)
+    finding = _read(error, at)
     if finding.keyword == "additionalProperties" and isinstance(finding.value, dict):
         known = finding.schema.get("properties", {})
         for key in finding.value:
@@ -99,9 +99,9 @@ def faults_of(error: ValidationError, tree: Tree) -> Iterator[Fault]:
         yield Fault(path=path, message=message, hint=hint, key=finding.of_key)
 
 
-def _read(error: ValidationError) -> _Finding:
+def _read(error: ValidationError, at: Path) -> _Finding:
     return _Finding(
-        path=tuple(error.absolute_path),
+        path=(*at, *error.absolute_path),
         keyword=str(error.validator),
         wanted=error.validator_value,
         value=error.instance,
