@@ -40,7 +40,9 @@ def a_task(name: str = "server", *, cpu: float = 0.1, memory: str = "64MiB", **f
     )
 
 
-def a_group(name: str = "app", *, count: int = 1, tasks: tuple[Task, ...] | None = None, **fields: Any) -> TaskGroup:
+def a_group(
+    name: str = "app", *, count: int = 1, tasks: tuple[Task, ...] | None = None, **fields: Any
+) -> TaskGroup:
     """A group of one sleeping task."""
     return TaskGroup(name=name, count=count, tasks=tasks or (a_task(),), **fields)
 
@@ -165,7 +167,9 @@ def a_state(*, nodes: tuple[Node, ...] = (), jobs: tuple[Job, ...] = (), **field
 def a_desired(*jobs: Job, revision: str = "r2", **fields: Any) -> DesiredState:
     """The desired state of a revision that holds *jobs*, each in a file of its own."""
     return DesiredState(
-        commit=Commit(id=RevisionId(revision), author="Ann", author_email="ann@example.org", subject="change"),
+        commit=Commit(
+            id=RevisionId(revision), author="Ann", author_email="ann@example.org", subject="change"
+        ),
         jobs={
             job.name: DesiredJob(
                 job=job, place=Place(file=f"{job.name}.yaml", line=1), files=(f"{job.name}.yaml",)

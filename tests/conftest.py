@@ -1,0 +1,60 @@
+"""What every test has: an environment without the developer's own settings, markers that ask for what they need, and
+expected output that `make golden` rewrites.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.require import require
+
+pytest_plugins = ["tests.docker_engine"]
+
+_NEEDS = ("docker", "postgres", "browser")
+
+# Two noisy cores: a deadline per example measures the neighbours. In CI the same examples come each time, so that a
+# red run says something about the change under test.
+hypothesis.settings.register_profile("trueup", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "trueup")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden", action="store_true", help="rewrite expected output instead of comparing with it"
+    )
+
+
+def pytest_configure() -> None:
+    """Drops what would change behaviour: a developer's TRUEUP_SERVER must not be what a test talks to."""
+    for name in list(os.environ):
+        if name.startswith("TRUEUP_") and not name.startswith("TRUEUP_TEST_"):
+            del os.environ[name]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--golden`, only the tests that have expected output run."""
+    if config.getoption("--golden"):
+        items[:] = [item for item in items if "golden" in getattr(item, "fixturenames", ())]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for what in _NEEDS:
+        if item.get_closest_marker(what) is not None:
+            require(what)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """`golden(path, text)`: *text* is what the file at *path* holds, or becomes it under `make golden`."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--golden"):
+            path.write_text(text)
+        else:
+            assert text == path.read_text(), f"{path.name} differs; if the change is meant: make golden"
+
+    return compare

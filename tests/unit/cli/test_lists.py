@@ -1,0 +1,111 @@
+"""The list commands: tables for people, plain data for programs."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import yaml
+from click.testing import Result
+
+from tests.unit.cli.canned import COMMIT, a_cluster, a_node, a_revision, an_allocation
+from tests.unit.cli.conftest import FakeControlPlane
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _answers(control_plane: FakeControlPlane) -> None:
+    control_plane.answers = a_cluster()
+
+
+def test_nodes_as_a_table(run: Run, control_plane: FakeControlPlane) -> None:
+    """Columns are aligned, policy is told in words, a broken driver is marked."""
+    control_plane.answers["/nodes"] = [
+        a_node(),
+        a_node(
+            "node-10",
+            status="down",
+            eligible=False,
+            drain={"deadline": "10m", "started_at": "2026-06-01T12:00:00Z"},
+            drivers={"docker": {"healthy": False, "detail": "", "attributes": {}}},
+        ),
+    ]
+    lines = run("nodes").stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["NAME", "node-1", "node-10"]
+    assert "draining, at most 10m" in lines[2]
+    assert "docker (broken)" in lines[2]
+    assert lines[0].index("STATUS") == lines[1].index("ready") == lines[2].index("down")
+
+
+def test_json_is_what_the_control_plane_answered(run: Run) -> None:
+    """All fields, also those this release does not know."""
+    assert json.loads(run("nodes", "-o", "json").stdout) == [a_node()]
+    assert yaml.safe_load(run("allocs", "-o", "yaml").stdout)[0]["name"] == "web.app[0]"
+
+
+def test_allocations_that_are_history_are_left_out_unless_asked_for(
+    run: Run, control_plane: FakeControlPlane
+) -> None:
+    """What was stopped and has ended clutters; `--all` or a status shows it."""
+    old = an_allocation(9, desired_status="stop", client_status="complete", reason="updating")
+    control_plane.answers["/allocations"] = [an_allocation(), old]
+    assert run("allocs", "-o", "name").stdout.splitlines() == [an_allocation()["id"]]
+    assert len(run("allocs", "--all", "-o", "name").stdout.splitlines()) == 2
+    assert "stop: updating" in run("allocs", "--all").stdout
+
+
+def test_allocations_of_one_job(run: Run, control_plane: FakeControlPlane) -> None:
+    """Asked for by the job's own list, so that a wrong name is an error."""
+    assert len(run("allocs", "--job", "web", "-o", "name").stdout.splitlines()) == 3
+    assert run("allocs", "--job", "wob").exit_code == 1
+
+
+def test_revisions_newest_first_with_what_they_touched(run: Run, control_plane: FakeControlPlane) -> None:
+    """Marks say what became of each job."""
+    control_plane.answers["/revisions"] = [
+        a_revision(jobs={"created": ["a"], "updated": ["b"], "removed": ["c"], "invalid": ["d"]})
+    ]
+    out = run("revisions").stdout
+    assert "+a ~b -c !d" in out
+    assert COMMIT[:8] in out
+
+
+def test_services_and_templates(run: Run, control_plane: FakeControlPlane) -> None:
+    """A service without a healthy address shows; parameters that must be given are marked."""
+    control_plane.answers["/services"] = [
+        {"name": "shop", "addresses": [{"address": "10.0.0.1:80", "job": "web"}]},
+        {"name": "db", "addresses": []},
+    ]
+    control_plane.answers["/templates"] = [
+        {
+            "name": "web",
+            "parameters": {"image": {"type": "string"}, "count": {"default": 2}},
+            "job": {},
+            "jobs": ["a"],
+        }
+    ]
+    assert run("services").stdout.splitlines()[1:] == ["shop  1        10.0.0.1:80", "db    0"]
+    assert run("templates").stdout.splitlines()[1] == "web   1     count image*"
+
+
+def test_an_empty_list_says_what_to_do(run: Run, control_plane: FakeControlPlane) -> None:
+    """For people; for programs it is an empty list."""
+    control_plane.answers["/nodes"] = []
+    assert run("nodes").stdout == "no nodes: start an agent with `trueup agent --server URL`\n"
+    assert run("nodes", "-o", "json").stdout == "[]\n"
+    assert run("nodes", "-o", "name").stdout == ""
+
+
+def test_a_hostile_name_shows_as_escapes(run: Run, control_plane: FakeControlPlane) -> None:
+    """Labels and names come from others."""
+    control_plane.answers["/nodes"] = [a_node("a\x1b[2J\nb")]
+    for form in ("table", "wide", "name", "json", "yaml"):
+        assert "\x1b" not in run("nodes", "-o", form).stdout
+    assert "a\\x1b[2J\\nb" in run("nodes").stdout
+
+
+def test_colour_only_where_it_is_wanted(run: Run) -> None:
+    """Never into a pipe, unless asked for."""
+    assert "\x1b" not in run("nodes").stdout
+    assert "\x1b[32mready\x1b[0m" in run("nodes", "--color", "always").stdout
+    assert "\x1b" not in run("nodes", "--color", "never").stdout
