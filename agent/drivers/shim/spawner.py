@@ -39,6 +39,7 @@ def _fork_as_asked(asking: socket.socket) -> None:
         if not passed:
             return
         for descriptor in passed:
+            os.set_inheritable(descriptor, False)  # Or the task would hold the answer open, and the agent wait for it.
             try:
                 shim = os.fork()
             except OSError:  # No room for a process: the agent sees its end closed without an answer.

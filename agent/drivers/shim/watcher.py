@@ -261,6 +261,8 @@ class Watcher:
             text, passed, _, _ = socket.recv_fds(connection, _COMMAND_BYTES, 1)
         except OSError:
             text, passed = b"", []
+        for output in passed:
+            os.set_inheritable(output, False)
         try:
             if text and passed and connection not in self._executions.values():
                 self._execute(connection, json.loads(text), passed[0])
