@@ -5,9 +5,14 @@ rules: the contract's *Semantics* and Nomad's reconciler.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
+from reconciler.feasibility import check, check_staying
+from reconciler.rollout import Rollout, cancelled, govern
+from reconciler.rules import Subject, Verdict, judge
+from reconciler.schedule import DueRun, due_run
 from trueup.models.allocation import Allocation, StopReason
 from trueup.models.deployment import Deployment
 from trueup.models.digest import group_digest
@@ -16,12 +21,6 @@ from trueup.models.job import TaskGroup
 from trueup.models.node import Node
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.template import ClusterSettings
-
-from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
-from reconciler.feasibility import check, check_staying
-from reconciler.rollout import Rollout, cancelled, govern
-from reconciler.rules import Subject, Verdict, judge
-from reconciler.schedule import DueRun, due_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,8 @@ def _end(actual: JobState, version: JobVersion | None, reason: StopReason, now: 
 def _counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     """Service and batch: *count* allocations of each group, by index."""
     verdicts = {
-        group.name: _verdicts(actual, version, group, now, _of_group(actual, group)) for group in version.job.groups
+        group.name: _verdicts(actual, version, group, now, _of_group(actual, group))
+        for group in version.job.groups
     }
     rollout = govern(version, verdicts, actual.deployments, now)
     groups = {
@@ -183,7 +183,8 @@ class _Maker:
 def _on_every_node(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     """System and sysbatch: one allocation of each group on every node that may run it."""
     verdicts = {
-        group.name: _verdicts(actual, version, group, now, _of_group(actual, group)) for group in version.job.groups
+        group.name: _verdicts(actual, version, group, now, _of_group(actual, group))
+        for group in version.job.groups
     }
     rollout = govern(version, verdicts, actual.deployments, now)
     groups = {
@@ -220,49 +221,63 @@ def _system_changes(
     for one in verdicts:
         if one.standing not in {"leaving", "foreign"}:
             by_node.setdefault(one.allocation.node_id, []).append(one)
-    maker = _Maker(version=version, group=group)
-    place: list[Place] = []
-    stop: list[Stop] = list(foreign)
-    outdated: list[Verdict] = []
-    in_place: list[Allocation] = []
-    ignored = 0
+    found = _Sorted(maker=_Maker(version=version, group=group), stop=list(foreign))
     for node in sorted(actual.nodes.values(), key=lambda node: node.name):
-        held = by_node.pop(node.id, [])
+        held = sorted(by_node.pop(node.id, []), key=lambda one: _preference(one, digest))
+        found.stop += [Stop(allocation=one.allocation, reason="not needed") for one in held[1:]]
+        accepts = check(node, job, group, actual.settings) is None
         if not held:
-            if check(node, job, group, actual.settings) is None:
-                place.append(maker.at(0, node.id))
+            found.missing(node, accepts=accepts)
             continue
-        best, *others = sorted(held, key=lambda one: _preference(one, digest))
-        stop += [Stop(allocation=one.allocation, reason="not needed") for one in others]
-        if best.standing in {"replace", "rerun"}:
-            if check(node, job, group, actual.settings) is None:
-                place.append(maker.instead_of(best, node_id=node.id))
-            else:
-                ignored += 1
-        elif node.status == "ready" and not best.allocation.is_terminal and _must_leave(
-            node, version, group, actual, now
-        ):
-            stop.append(Stop(allocation=best.allocation, reason=_leaving_reason(node)))
-        elif best.standing == "keep" and best.allocation.digest != digest:
-            outdated.append(best)
-        elif best.allocation.job_version != version.version and not best.allocation.is_terminal:
-            in_place.append(best.allocation)
-        else:
-            ignored += 1
+        stays = not _must_leave(node, version, group, actual, now)
+        found.take(held[0], node, digest, accepts=accepts, stays=stays)
     gone = [one for found in by_node.values() for one in found if not one.allocation.is_terminal]
-    stop += [Stop(allocation=one.allocation, reason="lost") for one in gone]
+    stop = (*found.stop, *(Stop(allocation=one.allocation, reason="lost") for one in gone))
     budget = rollout.budget(group.name, 0)
     destructive = tuple(
-        maker.coupled(one, "updating", one.allocation.node_id) for one in outdated[:budget]
+        found.maker.coupled(one, "updating", one.allocation.node_id) for one in found.outdated[:budget]
     )
     return GroupChanges(
-        place=tuple(place),
-        stop=tuple(stop),
-        in_place=tuple(in_place),
+        place=tuple(found.place),
+        stop=stop,
+        in_place=tuple(found.in_place),
         destructive=destructive,
-        destructive_total=len(outdated),
-        ignore=ignored + len(outdated) - len(destructive),
+        destructive_total=len(found.outdated),
+        ignore=found.ignored + len(found.outdated) - len(destructive),
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sorted:
+    """A system group's allocations, node by node, by what becomes of them."""
+
+    maker: "_Maker"
+    stop: list[Stop]
+    place: list[Place] = field(default_factory=list)
+    outdated: list[Verdict] = field(default_factory=list)
+    in_place: list[Allocation] = field(default_factory=list)
+    ignored: int = 0
+
+    def missing(self, node: Node, *, accepts: bool) -> None:
+        """A node that holds none."""
+        if accepts:
+            self.place.append(self.maker.at(0, node.id))
+
+    def take(self, held: Verdict, node: Node, digest: str, *, accepts: bool, stays: bool) -> None:
+        """A node's one allocation. *accepts*: the node may take a new one; *stays*: this one may go on there."""
+        allocation = held.allocation
+        if held.standing in {"replace", "rerun"} and accepts:
+            self.place.append(self.maker.instead_of(held, node_id=node.id))
+        elif held.standing in {"replace", "rerun"} or allocation.is_terminal:
+            self.ignored += 1
+        elif node.status == "ready" and not stays:
+            self.stop.append(Stop(allocation=allocation, reason=_leaving_reason(node)))
+        elif held.standing == "keep" and allocation.digest != digest:
+            self.outdated.append(held)
+        elif allocation.job_version != self.maker.version.version:
+            self.in_place.append(allocation)
+        else:
+            self.ignored += 1
 
 
 def _must_leave(node: Node, version: JobVersion, group: TaskGroup, actual: JobState, now: datetime) -> bool:
@@ -350,7 +365,11 @@ def _verdicts(
 
 
 def _of_group(actual: JobState, group: TaskGroup) -> list[Allocation]:
-    return [held for held in actual.allocations if held.group == group.name and held.is_wanted and held.run is None]
+    return [
+        held
+        for held in actual.allocations
+        if held.group == group.name and held.is_wanted and held.run is None
+    ]
 
 
 def _groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChanges]:
@@ -365,7 +384,9 @@ def _groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChange
     ]
     return {
         name: GroupChanges(
-            stop=tuple(Stop(allocation=held, reason="not needed") for held in _by_index(gone) if held.group == name)
+            stop=tuple(
+                Stop(allocation=held, reason="not needed") for held in _by_index(gone) if held.group == name
+            )
         )
         for name in sorted({held.group for held in gone})
         if name not in names
@@ -389,7 +410,9 @@ def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], lis
 def _preference(verdict: Verdict, digest: str) -> tuple[int, int, int, datetime, str]:
     """Sorts first what to keep of several: running before gone, of the wanted version, newest version, oldest."""
     held = verdict.allocation
-    standing = {"keep": 0, "done": 0, "migrate": 1, "wait": 2, "replace": 3, "rerun": 3}.get(verdict.standing, 4)
+    standing = {"keep": 0, "done": 0, "migrate": 1, "wait": 2, "replace": 3, "rerun": 3}.get(
+        verdict.standing, 4
+    )
     return (standing, 0 if held.digest == digest else 1, -held.job_version, held.created_at, held.id)
 
 

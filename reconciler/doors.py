@@ -115,7 +115,7 @@ class SpecSource(Protocol):
 
     @property
     def next_look(self) -> datetime | None:
-        """When to read again even if nothing woke the reader: a file that settles, a poll that is due (None: no need)."""
+        """When to read again even if nothing woke the reader: a file settles, a poll is due (None: no need)."""
         ...
 
 

@@ -6,6 +6,11 @@ live loop takes, each on top of what those before it planned.
 
 from datetime import datetime
 
+from reconciler.dirty import evaluation_order
+from reconciler.evaluate import evaluate, record
+from reconciler.planner import Plan
+from reconciler.register import Registration, register, write
+from reconciler.report import Action, PlanReport, job_plan
 from trueup.models.desired import DesiredState
 from trueup.models.errors import SpecError
 from trueup.models.evaluation import Event
@@ -15,12 +20,6 @@ from trueup.models.record import JobRecord
 from trueup.models.revision import Held, Revision
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings, NodePolicy, Template
-
-from reconciler.dirty import evaluation_order
-from reconciler.evaluate import evaluate, record
-from reconciler.planner import Plan
-from reconciler.register import Registration, register, write
-from reconciler.report import Action, PlanReport, job_plan
 
 
 def dry_run(state: ClusterState, desired: DesiredState | None, now: datetime, ids: IdSource) -> PlanReport:
@@ -134,4 +133,3 @@ class _StatePuts:
 
     def put_job(self, record: JobRecord) -> None:
         self._state.jobs[record.name] = record
-

@@ -9,6 +9,9 @@ from typing import Protocol
 
 import msgspec
 
+from reconciler.changes import Changes
+from reconciler.diff import JobState, diff
+from reconciler.planner import Plan, plan
 from trueup.models.allocation import Allocation
 from trueup.models.deployment import Deployment
 from trueup.models.evaluation import UnplacedGroup
@@ -16,10 +19,6 @@ from trueup.models.health import job_health
 from trueup.models.ids import IdSource, NodeId
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.state import ClusterState
-
-from reconciler.changes import Changes
-from reconciler.diff import JobState, diff
-from reconciler.planner import Plan, plan
 
 
 class Puts(Protocol):
@@ -101,9 +100,9 @@ def _record_job(outcome: Plan, state: ClusterState, target: Puts, now: datetime)
     if changed != held:
         target.put_job(msgspec.structs.replace(changed, modified_at=now))
     stable = changes.stable_version
-    if stable is not None and changes.version is not None and not changes.version.stable:
-        if changes.version.version == stable:
-            target.put_version(msgspec.structs.replace(changes.version, stable=True))
+    version = changes.version
+    if version is not None and version.version == stable and not version.stable:
+        target.put_version(msgspec.structs.replace(version, stable=True))
 
 
 def _wanted_version(state: ClusterState, held: JobRecord) -> JobVersion | None:
@@ -117,11 +116,12 @@ def _wanted_version(state: ClusterState, held: JobRecord) -> JobVersion | None:
 def _waits_for(state: ClusterState, version: JobVersion | None) -> tuple[str, ...]:
     if version is None:
         return ()
-    waiting = []
-    for name in version.job.depends_on:
-        if name not in state.jobs or job_health(state, name).health != "Healthy" or state.jobs[name].removed:
-            waiting.append(name)
-    return tuple(sorted(waiting))
+    return tuple(sorted(name for name in version.job.depends_on if not _is_healthy(state, name)))
+
+
+def _is_healthy(state: ClusterState, name: str) -> bool:
+    held = state.jobs.get(name)
+    return held is not None and not held.removed and job_health(state, name).health == "Healthy"
 
 
 def _stops_after(state: ClusterState, name: str) -> tuple[str, ...]:

@@ -31,12 +31,7 @@ def held_for(loss: Loss) -> Held | None:
     """Why the revision is held, or None. A `confirm` that names the digest of exactly this loss lets it through."""
     ended = _ended(loss)
     gone = _jobs_gone(loss)
-    reason = (
-        _no_job_left(loss, gone)
-        or _protected(loss)
-        or _too_much(loss, ended)
-        or _nodes_removed(loss)
-    )
+    reason = _no_job_left(loss, gone) or _protected(loss) or _too_much(loss, ended) or _nodes_removed(loss)
     if reason is None:
         return None
     removes = tuple(sorted({*gone, *(held.job for held in ended), *_protected_names(loss)}))

@@ -13,25 +13,24 @@ from datetime import datetime
 
 import msgspec
 
+from reconciler.changes import Changes, GroupChanges, Place, Stop
+from reconciler.feasibility import check, check_staying, constraints_of
+from reconciler.scoring import Neighbourhood, Preferences, preferences_of, score
 from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.digest import content_digest, group_digest
 from trueup.models.evaluation import UnplacedGroup
 from trueup.models.fit import Demand, NodeUsage, allocated_resources, assign_ports, demand_of, fits
 from trueup.models.ids import AllocationId, IdSource, NodeId
-from trueup.models.job import TaskGroup
 from trueup.models.node import Node, attributes_of
 from trueup.models.reasons import DISTINCT_HOSTS, NO_NODES, Reason, constraint_failed
 from trueup.models.state import ClusterState
-
-from reconciler.changes import Changes, GroupChanges, Place, Stop
-from reconciler.feasibility import check, check_staying, constraints_of
-from reconciler.scoring import Neighbourhood, Preferences, preferences_of, score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """A placement that found its node: the new allocation, and what it replaces as it will be (None: nothing)."""
 
+    place: Place
     allocation: Allocation
     score: float
     stopped: Allocation | None = None
@@ -141,10 +140,12 @@ def _in_place(
         node = cluster.nodes.get(held.node_id)
         if group is None:
             continue
-        if node is None or node.status != "ready" or not check_staying(node, version.job, group, cluster.settings):
-            settled.append(
-                msgspec.structs.replace(held, job_version=version.version, modified_at=now)
-            )
+        if (
+            node is None
+            or node.status != "ready"
+            or not check_staying(node, version.job, group, cluster.settings)
+        ):
+            settled.append(msgspec.structs.replace(held, job_version=version.version, modified_at=now))
         else:
             stop = Stop(allocation=held, reason="updating")
             moved.append(Place(version=version, group=group, index=held.index, stop=stop, coupled=True))
@@ -172,7 +173,7 @@ def _place_group(
         room.take(allocation, leaving if place.coupled else None)
         search.took(node, leaving)
         stopped = None if place.stop is None else stop_of(place.stop, now, allocation.id)
-        placements.append(Placement(allocation=allocation, score=points, stopped=stopped))
+        placements.append(Placement(place=place, allocation=allocation, score=points, stopped=stopped))
     if not missed:
         return placements, []
     return placements, [UnplacedGroup(group=name, count=missed, reasons=dict(sorted(reasons.items())))]
@@ -229,7 +230,9 @@ class _Search:
             else:
                 self._refused[reason] += 1
         self._held: Counter[NodeId] = Counter(self._holders())
-        self._distinct = [one for one in constraints_of(job, place.group) if one.operator.startswith("distinct")]
+        self._distinct = [
+            one for one in constraints_of(job, place.group) if one.operator.startswith("distinct")
+        ]
         self._by_value = self._spread_counts()
         self._heap: list[tuple[float, str, NodeId]] | None = None
 
@@ -255,7 +258,11 @@ class _Search:
     def took(self, node: Node, leaving: Allocation | None) -> None:
         """Takes in that *node* got a placement, and that *leaving* went."""
         self._held[node.id] += 1
-        if leaving is not None and leaving.job == self._version.job.name and leaving.group == self._group.name:
+        if (
+            leaving is not None
+            and leaving.job == self._version.job.name
+            and leaving.group == self._group.name
+        ):
             self._held[leaving.node_id] -= 1
         self._by_value = self._spread_counts()
         if self._heap is None:
@@ -297,7 +304,9 @@ class _Search:
     def _refuses(self, node: Node, place: Place) -> Reason | None:
         leaving = place.stop.allocation if place.stop is not None and place.coupled else None
         for constraint in self._distinct:
-            reason = self._not_distinct(node, constraint.operator, constraint.attribute, constraint.value, place)
+            reason = self._not_distinct(
+                node, constraint.operator, constraint.attribute, constraint.value, place
+            )
             if reason is not None:
                 return reason
         return fits(node, self._room.without(node.id, leaving), self._demand)
@@ -348,4 +357,3 @@ class _Search:
                 if value is not None:
                     values[value] += max(self._held[node.id], 0)
         return counts
-

@@ -5,25 +5,24 @@ a transaction, or into a copy of the state in a dry run. Nothing here touches an
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
+from reconciler.hold import Loss, held_for
 from trueup.models.desired import DesiredJob, DesiredState
 from trueup.models.digest import job_digest
 from trueup.models.errors import SpecError
 from trueup.models.evaluation import Event
+from trueup.models.ids import RevisionId
 from trueup.models.job import Job
 from trueup.models.node import Node, with_policy
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.revision import ChangedJobs, Commit, Held, Revision
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings, NodePolicy, Template
-from trueup.models.ids import RevisionId
-
-from reconciler.hold import Loss, held_for
 
 
 class RegistrationPuts(Protocol):
@@ -52,7 +51,7 @@ class Registration:
     held: Held | None = None
     records: tuple[JobRecord, ...] = ()
     versions: tuple[JobVersion, ...] = ()
-    changed: ChangedJobs = ChangedJobs()
+    changed: ChangedJobs = field(default_factory=ChangedJobs)
     templates: tuple[Template, ...] = ()
     dropped_templates: tuple[str, ...] = ()
     policies: tuple[NodePolicy, ...] = ()
@@ -61,6 +60,23 @@ class Registration:
     settings: ClusterSettings | None = None
     errors: tuple[SpecError, ...] = ()
     authors: tuple[Commit, ...] = ()
+
+    def is_known_to(self, state: ClusterState) -> bool:
+        """Whether *state* has all of it already, so that writing it would change nothing."""
+        if self.errors != state.errors or self.held != state.held:
+            return False
+        if self.held is not None:
+            return True
+        return self.commit.id == state.revision and not (
+            self.records
+            or self.versions
+            or self.templates
+            or self.dropped_templates
+            or self.policies
+            or self.dropped_policies
+            or self.nodes
+            or self.settings
+        )
 
     @property
     def jobs_changed(self) -> frozenset[str]:
@@ -113,6 +129,19 @@ def write(registration: Registration, state: ClusterState, target: RegistrationP
     if registration.held is not None:
         _write_held(registration, registration.held, state, target, now)
         return
+    _write_documents(registration, target, now)
+    revision = _revision(registration.commit, registration.changed, registration.errors, now)
+    if registration.commit.id != state.revision:
+        target.put_event(
+            Event(
+                at=now, type="RevisionApplied", message=_words(registration), revision=registration.commit.id
+            )
+        )
+    target.put_revision(revision)
+    target.set_revision(registration.commit.id, None)
+
+
+def _write_documents(registration: Registration, target: RegistrationPuts, now: datetime) -> None:
     for author in registration.authors:
         target.put_revision(_revision(author, ChangedJobs(), (), now))
     for version in registration.versions:
@@ -131,13 +160,6 @@ def write(registration: Registration, state: ClusterState, target: RegistrationP
         target.put_node(node)
     if registration.settings is not None:
         target.put_settings(registration.settings)
-    revision = _revision(registration.commit, registration.changed, registration.errors, now)
-    if registration.commit.id != state.revision:
-        target.put_event(
-            Event(at=now, type="RevisionApplied", message=_words(registration), revision=registration.commit.id)
-        )
-    target.put_revision(revision)
-    target.set_revision(registration.commit.id, None)
 
 
 def _write_held(
@@ -156,9 +178,7 @@ def _write_held(
         target.put_event(Event(at=now, type="RevisionHeld", message=held.reason, revision=held.revision))
 
 
-def _revision(
-    commit: Commit, changed: ChangedJobs, errors: tuple[SpecError, ...], now: datetime
-) -> Revision:
+def _revision(commit: Commit, changed: ChangedJobs, errors: tuple[SpecError, ...], now: datetime) -> Revision:
     return Revision(
         id=commit.id,
         parent=commit.parent,
@@ -272,9 +292,7 @@ class _Jobs:
         job depends on them.
         """
         desired, state = self.desired, self.state
-        absent = {
-            name for name, held in state.jobs.items() if not held.removed and name not in desired.jobs
-        }
+        absent = {name for name, held in state.jobs.items() if not held.removed and name not in desired.jobs}
         if desired.unreadable_files:
             return frozenset(absent)
         invalid = {one.name for one in desired.invalid if one.kind == "Job"}
@@ -333,8 +351,10 @@ class _Jobs:
         )
 
     def _next_number(self, name: str) -> int:
+        """Greater than any known, also than those of allocations adopted after the store was lost."""
         held = self.state.jobs.get(name)
-        return 1 if held is None else held.version + 1
+        adopted = max((one.job_version for one in self.state.allocations_of_job(name)), default=0)
+        return max(0 if held is None else held.version, adopted) + 1
 
     def _revision_of(self, one: DesiredJob) -> str:
         return (one.commit or self.desired.commit).id
@@ -346,18 +366,14 @@ def _frozen_version(held: JobRecord | None, job: Job) -> int | None:
     return held.frozen_version if held.frozen_version is not None else held.version
 
 
-def _policies(
-    state: ClusterState, desired: DesiredState
-) -> tuple[tuple[NodePolicy, ...], tuple[str, ...]]:
+def _policies(state: ClusterState, desired: DesiredState) -> tuple[tuple[NodePolicy, ...], tuple[str, ...]]:
     changed = tuple(
         policy for name, policy in sorted(desired.nodes.items()) if state.node_policies.get(name) != policy
     )
     return changed, _absent(state.node_policies, desired.nodes, desired, "Node")
 
 
-def _absent(
-    known: Iterable[str], wanted: Iterable[str], desired: DesiredState, kind: str
-) -> tuple[str, ...]:
+def _absent(known: Iterable[str], wanted: Iterable[str], desired: DesiredState, kind: str) -> tuple[str, ...]:
     """Documents that are truly gone: not invalid, and no file unreadable that may hold them."""
     if desired.unreadable_files:
         return ()
@@ -365,9 +381,7 @@ def _absent(
     return tuple(sorted(set(known) - set(wanted) - invalid))
 
 
-def _recoloured(
-    state: ClusterState, policies: dict[str, NodePolicy], now: datetime
-) -> Iterable[Node]:
+def _recoloured(state: ClusterState, policies: dict[str, NodePolicy], now: datetime) -> Iterable[Node]:
     for node in sorted(state.nodes.values(), key=lambda node: node.name):
         changed = with_policy(node, policies.get(node.name), now)
         if changed != node:

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from reconciler.changes import GroupChanges
+from reconciler.planner import Plan
 from trueup.models.allocation import Allocation
 from trueup.models.codec import Model, to_plain
 from trueup.models.errors import SpecError
 from trueup.models.evaluation import UnplacedGroup
 from trueup.models.job import Job
 from trueup.models.revision import Held
-
-from reconciler.changes import GroupChanges
-from reconciler.planner import Plan
 
 Action = Literal["create", "update", "delete", "none"]
 
@@ -104,12 +103,14 @@ def report_document(report: PlanReport) -> dict[str, Any]:
         "held": None if report.held is None else _held_document(report.held),
         "summary": _summary(report.jobs),
         "jobs": [_job_document(job) for job in report.jobs],
-        "errors": [_error_document(error) for error in report.errors],
+        "errors": [error_document(error) for error in report.errors],
         "warnings": list(report.warnings),
     }
 
 
-def job_plan(name: str, action: Action, before: Job | None, after: Job | None, outcome: Plan | None) -> JobPlan:
+def job_plan(
+    name: str, action: Action, before: Job | None, after: Job | None, outcome: Plan | None
+) -> JobPlan:
     """One job's part, from its plan (None: the job is not touched by a pass)."""
     changes = field_changes(before, after) if action != "none" else ()
     if outcome is None:
@@ -118,13 +119,17 @@ def job_plan(name: str, action: Action, before: Job | None, after: Job | None, o
     return JobPlan(
         name=name,
         action=action,
-        groups={group: _counts(group, found, outcome) for group, found in sorted(outcome.changes.groups.items())},
+        groups={
+            group: _counts(group, found, outcome) for group, found in sorted(outcome.changes.groups.items())
+        },
         diff=changes,
         placements=tuple(
             PlannedPlacement(name=one.allocation.name, node=one.allocation.node, score=one.score)
             for one in outcome.placements
         ),
-        stops=tuple(_planned_stop(one) for one in sorted(stopped, key=lambda one: (one.group, one.index, one.id))),
+        stops=tuple(
+            _planned_stop(one) for one in sorted(stopped, key=lambda one: (one.group, one.index, one.id))
+        ),
         unplaced=outcome.unplaced,
         next_look=outcome.changes.next_look,
     )
@@ -155,7 +160,11 @@ def _compare(path: str, before: Any, after: Any, found: list[FieldChange]) -> No
 
 
 def _by_name(value: object) -> dict[str, Any] | None:
-    if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) and "name" in one for one in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(one, Mapping) and "name" in one for one in value)
+    ):
         return None
     return {str(one["name"]): one for one in value}
 
@@ -228,7 +237,8 @@ def _held_document(held: Held) -> dict[str, Any]:
     }
 
 
-def _error_document(error: SpecError) -> dict[str, Any]:
+def error_document(error: SpecError) -> dict[str, Any]:
+    """An error by the contract's section 3: every field present."""
     return {
         "file": error.file,
         "line": error.line,

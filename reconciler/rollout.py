@@ -12,15 +12,14 @@ from typing import Final
 
 import msgspec
 
+from reconciler.changes import GroupChanges, earliest
+from reconciler.rules import Verdict
 from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.deployment import Deployment, DeploymentGroup, DeploymentStatus
 from trueup.models.digest import content_digest, group_digest
 from trueup.models.ids import DeploymentId
 from trueup.models.job import Job, TaskGroup
 from trueup.models.record import JobVersion
-
-from reconciler.changes import GroupChanges, earliest
-from reconciler.rules import Verdict
 
 UNLIMITED: Final = 1_000_000
 

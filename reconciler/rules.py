@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from reconciler.changes import Stop
 from trueup.models.allocation import Allocation, RescheduleEvent, StopReason
 from trueup.models.job import Job, Reschedule, TaskGroup, reschedule_policy
 from trueup.models.node import Node
 from trueup.models.units import Duration
-
-from reconciler.changes import Stop
 
 Standing = Literal["leaving", "foreign", "done", "rerun", "replace", "wait", "migrate", "keep"]
 """leaving: told to stop already, counted nowhere. foreign: of another job type, to be stopped. done: finished,
@@ -60,7 +59,9 @@ def judge(subject: Subject) -> Verdict:
         verdict = rule(subject)
         if verdict is not None:
             return verdict
-    return Verdict(allocation=subject.allocation, standing="keep", events=subject.allocation.reschedule_events)
+    return Verdict(
+        allocation=subject.allocation, standing="keep", events=subject.allocation.reschedule_events
+    )
 
 
 def _told_to_stop(subject: Subject) -> Verdict | None:
@@ -124,7 +125,10 @@ def _failed(subject: Subject) -> Verdict | None:
         return Verdict(allocation=held, standing="wait", due_at=due_at)
     event = RescheduleEvent(at=subject.now, delay=delay, node_id=held.node_id)
     return Verdict(
-        allocation=held, standing="replace", reason="rescheduled", events=(*held.reschedule_events, event)[-20:]
+        allocation=held,
+        standing="replace",
+        reason="rescheduled",
+        events=(*held.reschedule_events, event)[-20:],
     )
 
 
@@ -194,7 +198,9 @@ def reschedule_delay(policy: Reschedule, attempts: int) -> Duration:
         raise ValueError("attempts is negative")
     if policy.delay_function == "constant":
         return policy.delay
-    factor = 2 ** min(attempts, 40) if policy.delay_function == "exponential" else _fibonacci(min(attempts, 60))
+    factor = (
+        2 ** min(attempts, 40) if policy.delay_function == "exponential" else _fibonacci(min(attempts, 60))
+    )
     seconds = min(policy.delay.total_seconds() * factor, policy.max_delay.total_seconds())
     return Duration(seconds=seconds)
 

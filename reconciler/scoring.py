@@ -8,12 +8,11 @@ proportion follows the measured *least stranded* score.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reconciler.feasibility import meets
 from trueup.models.fit import Demand, NodeUsage
 from trueup.models.job import Affinity, Constraint, Job, Spread, TaskGroup
 from trueup.models.node import Node, attributes_of
 from trueup.models.template import ClusterSettings
-
-from reconciler.feasibility import meets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

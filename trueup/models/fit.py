@@ -72,7 +72,9 @@ def demand_of(group: TaskGroup) -> Demand:
     """
     main_cpu = main_memory = other_cpu = other_memory = 0
     for task in group.tasks:
-        alone = task.lifecycle is not None and not task.lifecycle.sidecar and task.lifecycle.hook != "poststart"
+        alone = (
+            task.lifecycle is not None and not task.lifecycle.sidecar and task.lifecycle.hook != "poststart"
+        )
         if alone:
             other_cpu = max(other_cpu, task.resources.cpu_millicores)
             other_memory = max(other_memory, task.resources.memory_bytes)

@@ -86,7 +86,9 @@ def cluster_health(state: ClusterState) -> ClusterHealth:
         sync, reason = "Unknown", "no revision was applied yet"
     health: Health = min((job.health for job in jobs), key=WORST_FIRST.index, default="Healthy")
     if not reason:
-        reason = next((f"{job.name}: {job.reason}" for job in jobs if job.health == health and job.reason), "")
+        reason = next(
+            (f"{job.name}: {job.reason}" for job in jobs if job.health == health and job.reason), ""
+        )
     return ClusterHealth(sync=sync, health=health, reason=reason)
 
 
@@ -95,9 +97,7 @@ def _of_newest_run(wanted: Sequence[Allocation]) -> list[Allocation]:
     return [held for held in wanted if held.run == newest]
 
 
-def _group_health(
-    job: Job, group: TaskGroup, wanted: Iterable[Allocation], record: JobRecord
-) -> GroupHealth:
+def _group_health(job: Job, group: TaskGroup, wanted: Iterable[Allocation], record: JobRecord) -> GroupHealth:
     held = [one for one in wanted if one.group == group.name]
     unplaced = sum(one.count for one in record.unplaced if one.group == group.name)
     desired = group.count
@@ -143,7 +143,11 @@ def _health(
     if job.suspended:
         return "Suspended", "suspended in its document"
     if record.removed:
-        return ("Progressing", "stopping") if any(not held.is_terminal for held in allocations) else ("Healthy", "")
+        return (
+            ("Progressing", "stopping")
+            if any(not held.is_terminal for held in allocations)
+            else ("Healthy", "")
+        )
     if job.schedule is not None:
         return _scheduled_health(allocations)
     if job.type in {"batch", "sysbatch"}:

@@ -49,11 +49,13 @@ def state_document(state: ClusterState, now: datetime) -> dict[str, Any]:
         "jobs": [_job_document(state, name, versions[name]) for name in state.job_names()],
         "allocations": [
             allocation_document(held)
-            for held in sorted(list(state.allocations.values()), key=lambda held: (held.job, held.name, held.id))
+            for held in sorted(state.allocations.values(), key=lambda held: (held.job, held.name, held.id))
         ],
         "deployments": [
             _deployment_document(held)
-            for held in sorted(list(state.deployments.values()), key=lambda held: (held.job, held.job_version, held.id))
+            for held in sorted(
+                state.deployments.values(), key=lambda held: (held.job, held.job_version, held.id)
+            )
         ],
     }
 
@@ -146,7 +148,9 @@ def task_document(task: TaskState) -> dict[str, Any]:
         "healthy": task.healthy,
         "started_at": _time(task.started_at),
         "finished_at": _time(task.finished_at),
-        "events": [{"at": _time(event.at), "type": event.type, "message": event.message} for event in task.events],
+        "events": [
+            {"at": _time(event.at), "type": event.type, "message": event.message} for event in task.events
+        ],
     }
 
 
@@ -278,7 +282,12 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
         job = read_job({**spec, "name": name})
         state.put_version(
             JobVersion(
-                job=job, version=number, revision=revision, digest=job_digest(job), created_at=LONG_AGO, stable=True
+                job=job,
+                version=number,
+                revision=revision,
+                digest=job_digest(job),
+                created_at=LONG_AGO,
+                stable=True,
             )
         )
     job = state.versions[name, version].job
@@ -306,7 +315,11 @@ def _read_allocation(state: ClusterState, plain: Plain, nodes_by_name: Mapping[s
     version = state.versions.get((job_name, number))
     group = None if version is None else version.job.group(group_name)
     node = nodes_by_name.get(str(plain.get("node")))
-    known = {key: value for key, value in plain.items() if key not in {"resources", "deployment", "reschedule_events"}}
+    known = {
+        key: value
+        for key, value in plain.items()
+        if key not in {"resources", "deployment", "reschedule_events"}
+    }
     known |= {
         "id": str(plain.get("id") or f"{name}@{plain.get('node')}#{len(state.allocations)}"),
         "job": job_name,
@@ -356,7 +369,8 @@ def _read_membership(plain: Plain | None) -> DeploymentState | None:
 def _read_deployment(plain: Plain) -> Deployment:
     groups = {
         str(name): from_plain(
-            {"desired_total": 0, **{key: value for key, value in group.items() if value is not None}}, DeploymentGroup
+            {"desired_total": 0, **{key: value for key, value in group.items() if value is not None}},
+            DeploymentGroup,
         )
         for name, group in (plain.get("groups") or {}).items()
     }
@@ -409,7 +423,6 @@ def _entry(plain: Plain, where: str, read: Callable[[Plain], T]) -> T:
     try:
         return read(plain)
     except (KeyError, TypeError, AttributeError, ValueError, msgspec.ValidationError) as error:
-        name = plain.get("name") or plain.get("id") if isinstance(plain, Mapping) else plain
+        name = plain.get("name") or plain.get("id")
         detail = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{where}: {name}: {detail}") from error
-
