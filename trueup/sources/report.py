@@ -15,14 +15,26 @@ MAX_ERRORS: Final = 100
 
 
 class Report:
-    """The errors of one document. *elsewhere* is where it names its template, if it does."""
+    """The errors of one document.
 
-    def __init__(self, tree: Tree, *, kind: str = "", name: str = "", elsewhere: Spot | None = None) -> None:
+    Of a rendered job, *elsewhere* is where it names its template, and *other* where the template's document begins.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        kind: str = "",
+        name: str = "",
+        elsewhere: Spot | None = None,
+        other: Spot | None = None,
+    ) -> None:
         self.tree = tree
         self._home: FileKey = tree.root.file
         self._kind = kind
         self._name = name
         self._elsewhere = elsewhere
+        self._other = other
         self._found: dict[tuple[Path, str], SpecError] = {}
 
     @property
@@ -58,12 +70,26 @@ class Report:
         """Whether a fault of exactly that value is known already."""
         return any(held == tuple(path) for held, _ in self._found)
 
+    def place(self, path: Sequence[str | int]) -> Spot:
+        """Where the document itself speaks of the value at *path*."""
+        return self._spot(path, key=False)[0]
+
     def _spot(self, path: Sequence[str | int], *, key: bool) -> tuple[Spot, str]:
-        """Where to point, and words for where the fault itself is if that is another file."""
+        """Where to point, and words for where the fault itself is if that is another document."""
         spots = self.tree.spots(path, key=key)
         last = spots[-1]
-        if last.file == self._home:
+        if self._is_own(last):
             return last, ""
-        written = [spot for spot in spots[1:] if spot.file == self._home]
+        written = [spot for spot in spots[1:] if self._is_own(spot)]
         shown = written[-1] if written else self._elsewhere or self.tree.root
         return shown, f" (in the template, {last.file.path}:{last.line}:{last.column})"
+
+    def _is_own(self, spot: Spot) -> bool:
+        if spot.file != self._home:
+            return False
+        other = self._other
+        if other is None or other.file != self._home:
+            return True
+        # Job and template in one file: documents follow each other, so the lines tell them apart.
+        begins_later = other.line > self.tree.root.line
+        return spot.line < other.line if begins_later else spot.line >= self.tree.root.line

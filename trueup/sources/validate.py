@@ -146,7 +146,7 @@ def _read_job(tree: Tree, report: Report) -> JobDocument | None:
     if report.errors:
         return None
     sources = sources_of(plain, tree)
-    depends_on = dependencies(tree)
+    depends_on = dependencies(tree, report)
     if sources:
         return JobDocument(tree=tree, plain=plain, sources=sources, depends_on=depends_on)
     return JobDocument(job=build_job(plain), depends_on=depends_on)
@@ -165,11 +165,11 @@ def _read_templated_job(tree: Tree, report: Report) -> JobDocument | None:
     return JobDocument(template=tree.value["template"], tree=tree)
 
 
-def dependencies(tree: Tree) -> tuple[Dependency, ...]:
+def dependencies(tree: Tree, report: Report) -> tuple[Dependency, ...]:
     """The jobs a sound job names in `depends_on`, with where it does."""
     named = tree.value.get("depends_on", ())
     return tuple(
-        Dependency(name=str(name), place=tree.spot(("depends_on", index)), index=index)
+        Dependency(name=str(name), place=report.place(("depends_on", index)), index=index)
         for index, name in enumerate(named)
     )
 
