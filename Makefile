@@ -7,14 +7,14 @@ BIN := .venv/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: up test e2e check fmt bench golden docs lock deps-debian
+.PHONY: up test e2e check fmt bench golden docs lock deps-debian debian-packages
 .DELETE_ON_ERROR:
 
 up: .venv/.ok
 	$(BIN)/trueup up specs
 
 test: .venv/.dev
-	$(BIN)/pytest --numprocesses=auto
+	$(BIN)/pytest --numprocesses=auto --dist=loadgroup
 
 e2e: .venv/.dev
 	$(BIN)/pytest tests/e2e
@@ -50,7 +50,10 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-e
 deps-debian:
 	apt-get install --yes --no-install-recommends $(DEBIAN)
 
-DEBIAN := busybox-static chromium docker.io git iproute2 iptables openssh-client openssh-server postgresql
+debian-packages:
+	@echo $(DEBIAN)
+
+DEBIAN := busybox-static chromium docker.io git iproute2 iptables openssh-client openssh-server procps
 
 .venv/.ok: requirements/run.lock pyproject.toml
 	$(call install,run)

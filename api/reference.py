@@ -1,19 +1,17 @@
-"""The reference page of the API, made from the route table: `python -m api.reference > docs/reference/api.md`."""
+"""The reference page of the API, made from the route table; `make docs` writes it."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
-from api.app import ROUTES
 from api.paging import Page
 from api.routing import PAGING, WAITING, Parameter, Route
 
 _HEAD: Final = """\
 # Control plane HTTP API
 
-<!-- Made by `python -m api.reference`; edit the routes in `api/` instead. -->
+<!-- Made by `make docs` from the routes; edit them in `api/` instead. -->
 
 Port 7430, JSON, read-only: what runs is changed by a commit to the source. Any other method is answered with 405,
 `Allow`, and a `detail` that says which file of the source to change. HEAD is GET without a body. `/openapi.json` is
@@ -133,7 +131,3 @@ _NAMES: Final[dict[Any, str]] = {
     bool: "boolean",
     type(None): "null",
 }
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference_page(ROUTES))

@@ -3,15 +3,18 @@ expected output that `make golden` rewrites.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
 
-from tests.require import require
+from tests.require import EVERYTHING, PROMISES, promised, require
 
 pytest_plugins = ["tests.docker_engine"]
+
+AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
 
 _NEEDS = ("docker", "postgres", "browser")
 
@@ -45,6 +48,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for what in _NEEDS:
         if item.get_closest_marker(what) is not None:
             require(what)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is promised, a skip is a failure, whoever skipped."""
+    return _no_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself."""
+    return _no_skip((yield))
+
+
+def _no_skip(report: AnyReport) -> AnyReport:
+    if report.skipped and not hasattr(report, "wasxfail") and EVERYTHING in promised():
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"{PROMISES} promises everything, but: {why}"
+    return report
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """What a test needs of the machine: absent, the test is skipped with the reason; where it was promised, it fails.
 
-`TRUEUP_TEST_REQUIRE=docker,browser` promises (CI does), so that a missing package cannot pass for a green run. The
-markers `docker`, `postgres` and `browser` ask by themselves (`conftest.py`); `require("git")` is for everything else.
+`TRUEUP_TEST_REQUIRE=docker,browser` promises, so that a missing package cannot pass for a green run; `all`, as CI says,
+promises everything, and then any skip at all is a failure. The markers `docker`, `postgres` and `browser` ask by
+themselves (`conftest.py`); `require("git")` is for everything else.
 """
 
 import importlib.util
@@ -14,6 +15,7 @@ from typing import Final, NoReturn
 import pytest
 
 PROMISES: Final = "TRUEUP_TEST_REQUIRE"
+EVERYTHING: Final = "all"
 DOCKER_HOST: Final = "TRUEUP_TEST_DOCKER_HOST"
 POSTGRES_URL: Final = "TRUEUP_TEST_POSTGRES_URL"
 
@@ -27,10 +29,14 @@ def require(what: str) -> None:
 
 def unavailable(what: str, reason: str) -> NoReturn:
     """For a fixture that found out itself: skips, or fails where *what* was promised."""
-    promised = {name.strip() for name in os.environ.get(PROMISES, "").split(",")}
-    if what in promised:
+    if promised() & {what, EVERYTHING}:
         pytest.fail(f"{PROMISES} promises {what}, but {reason}", pytrace=False)
     pytest.skip(f"{what}: {reason}")
+
+
+def promised() -> frozenset[str]:
+    """What this machine is said to have."""
+    return frozenset(name.strip() for name in os.environ.get(PROMISES, "").split(","))
 
 
 def find_postgres() -> Path | None:
