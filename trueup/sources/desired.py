@@ -39,6 +39,21 @@ class _ReadFile:
     may_hold_cluster: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Content:
+    """All of a snapshot that the desired state depends on, its authors apart: equal ones need no second look."""
+
+    files: Mapping[FileKey, tuple[str, bool]]
+    errors: tuple[SpecError, ...]
+    unusable: Mapping[FileKey, str]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "_Content":
+        """The content of *snapshot*, files by their digests."""
+        files = {key: (file.digest, file.document) for key, file in snapshot.files.items()}
+        return cls(files=files, errors=snapshot.errors, unusable=dict(snapshot.unusable))
+
+
 @dataclass(slots=True)
 class _Pass:
     """What one load has found so far. *cluster* are the Cluster's parameters, None while nobody can know them."""
@@ -78,12 +93,22 @@ class SpecLoader:
         self._files: dict[FileKey, _ReadFile] = {}
         self._built: dict[tuple[FileKey, str], BuiltJob] = {}
         self._texts = SourceTexts()
+        self._last: tuple[_Content, _Pass] | None = None
         self._cluster: tuple[PlacedMapping, FileKey | None] | None = None
         self.parsed = 0
         """How many files were parsed so far: a look at an unchanged tree adds none."""
 
     def load(self, snapshot: Snapshot) -> DesiredState:
         """The desired state of *snapshot*. SourceUnavailable if a file's content can no longer be had."""
+        content = _Content.of(snapshot)
+        if self._last is None or self._last[0] != content:
+            self._last = None
+            self._last = (content, self._whole_pass(snapshot))
+        found = self._last[1]
+        found.snapshot = snapshot
+        return _state(found)
+
+    def _whole_pass(self, snapshot: Snapshot) -> _Pass:
         found = _Pass(snapshot=snapshot)
         self._read_files(found)
         valid = _sort_out(found)
@@ -93,7 +118,7 @@ class SpecLoader:
             self._take(found, document)
         _check_relations(found)
         self._forget(found)
-        return _state(found)
+        return found
 
     def _read_files(self, found: _Pass) -> None:
         for error in found.snapshot.errors:
@@ -232,10 +257,10 @@ def _twice(document: ReadDocument, same: Sequence[ReadDocument]) -> SpecError:
 def _template_fault(found: _Pass, name: str) -> str:
     if found.holds("Template", name):
         return f"template {name!r} is in error itself; put that right first"
+    hint = near(name, list(found.templates)) or "add a document with kind: Template and that name"
     if found.unreadable:
-        return f"template {name!r} is nowhere; it may be in a file that cannot be read"
-    known = near(name, list(found.templates)) or "add a document with kind: Template and that name"
-    return f"there is no template {name!r}; {known}"
+        hint = "it may be in a file that cannot be read; put that right first"
+    return f"there is no template {name!r}; {hint}"
 
 
 def _check_relations(found: _Pass) -> None:

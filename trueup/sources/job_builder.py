@@ -124,8 +124,14 @@ def build(document: ReadDocument, content: JobDocument, around: Surroundings) ->
         desired=desired,
         files=tuple(building.files),
         depends_on=building.depends_on,
-        errors=() if desired is not None else building.errors,
+        errors=() if desired is not None else _merged(content.faults, building.errors),
     )
+
+
+def _merged(own: tuple[SpecError, ...], rendered: tuple[SpecError, ...]) -> tuple[SpecError, ...]:
+    """Faults by place, each once: a rendered job has those of its own fields again, under other paths perhaps."""
+    found = {(error.file, error.line, error.column, error.message): error for error in (*rendered, *own)}
+    return tuple(sorted(found.values(), key=lambda error: (error.file, error.line, error.column)))
 
 
 class _Building:
@@ -143,7 +149,7 @@ class _Building:
     def desired(self) -> DesiredJob | None:
         """The job, or None with what is wrong in *errors*."""
         job = self._job()
-        if job is None:
+        if job is None or self._content.faults:
             return None
         place = self._document.place
         return DesiredJob(
@@ -185,7 +191,7 @@ class _Building:
         open_names = [name for name in template.parameters if name not in given]
         self.files.append(template.tree.root.file)
         if cluster is None and open_names:
-            message = f"the Cluster document may set {open_names[0]}, and cannot be read"
+            message = f"waits for the Cluster document, which may set {open_names[0]} and is in error"
             report.add(("template",), message, "put that right first")
             return None
         if self._around.cluster_file is not None and any(name in (cluster or ()) for name in open_names):

@@ -6,6 +6,7 @@ from typing import Final
 
 from trueup.models.errors import SpecError
 from trueup.sources.tree import Spot
+from trueup.sources.wording import near
 
 _MAX_WAYS: Final = 12
 """As many circles are spelled out, and as many jobs of each: a circle may be as large as the tree."""
@@ -36,7 +37,7 @@ def absent_dependencies(jobs: Mapping[str, Sequence[Dependency]], known: set[str
             if dependency.name in known:
                 continue
             message = f"there is no job {dependency.name!r}"
-            hint = "if it is to go, take it out of depends_on first"
+            hint = near(dependency.name, sorted(known)) or "if it is to go, take it out of depends_on first"
             yield Absent(dependant=job, name=dependency.name, error=_error(job, dependency, message, hint))
 
 
@@ -54,7 +55,9 @@ def circular_dependencies(jobs: Mapping[str, Sequence[Dependency]]) -> dict[str,
             first = next(held for held in jobs[job] if held.name in members)
             message = f"waits for itself, as {len(component) - 1} others do"
             if number < _MAX_WAYS:
-                message = f"waits for itself: {' -> '.join(_shortened(_way_back(jobs, job, first.name, members)))}"
+                message = (
+                    f"waits for itself: {' -> '.join(_shortened(_way_back(jobs, job, first.name, members)))}"
+                )
             errors[job] = _error(job, first, message, "take one of them out of depends_on")
     return errors
 

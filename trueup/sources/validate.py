@@ -42,7 +42,10 @@ _HEAD_SCHEMA: Final = {"type": "object", "required": ["kind", "name"], "properti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDocument:
-    """A sound Job document. *job* is complete where nothing else of the tree is needed; else *tree* is kept for it."""
+    """A Job document. *job* is complete where nothing else of the tree is needed; else *tree* is kept for it.
+
+    *faults* are of the fields a job with a template has itself: they are shown with those of the rendered job.
+    """
 
     job: Job | None = None
     template: str = ""
@@ -50,6 +53,7 @@ class JobDocument:
     plain: Plain | None = None
     sources: tuple[SourceFile, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
+    faults: tuple[SpecError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +161,13 @@ def _read_templated_job(tree: Tree, report: Report) -> JobDocument | None:
     plain, clean = _HEAD_SHAPE.read(tree.value)
     if not clean:
         add_faults(report, make_validator(_HEAD_SCHEMA).iter_errors(plain))
-    own, clean = _PARTIAL_SHAPE.read(without_nulls(own_fields(tree.value)))
-    if not clean:
-        add_faults(report, partial_job_validator().iter_errors(own))
     if report.errors:
         return None
-    return JobDocument(template=tree.value["template"], tree=tree)
+    own_report = Report(tree, kind="Job", name=plain["name"])
+    own, clean = _PARTIAL_SHAPE.read(without_nulls(own_fields(tree.value)))
+    if not clean:
+        add_faults(own_report, partial_job_validator().iter_errors(own))
+    return JobDocument(template=plain["template"], tree=tree, faults=own_report.errors)
 
 
 def dependencies(tree: Tree, report: Report) -> tuple[Dependency, ...]:
