@@ -382,7 +382,10 @@ def _absent(known: Iterable[str], wanted: Iterable[str], desired: DesiredState, 
 
 
 def _recoloured(state: ClusterState, policies: dict[str, NodePolicy], now: datetime) -> Iterable[Node]:
+    """Nodes whose policy came, changed or went; what a state says of a node without one stays as it is said."""
     for node in sorted(state.nodes.values(), key=lambda node: node.name):
+        if node.name not in policies and node.name not in state.node_policies:
+            continue
         changed = with_policy(node, policies.get(node.name), now)
         if changed != node:
             yield changed

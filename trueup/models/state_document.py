@@ -15,6 +15,7 @@ from trueup.models.codec import from_plain, to_plain
 from trueup.models.deployment import Deployment, DeploymentGroup
 from trueup.models.desired import Place
 from trueup.models.digest import group_digest, job_digest
+from trueup.models.evaluation import UnplacedGroup
 from trueup.models.fit import allocated_resources
 from trueup.models.ids import AllocationId, DeploymentId, NodeId, RevisionId
 from trueup.models.job import Job
@@ -22,7 +23,7 @@ from trueup.models.node import Drain, DriverState, Node, NodeResources
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.revision import Held
 from trueup.models.state import ClusterState
-from trueup.models.template import ClusterSettings, Template
+from trueup.models.template import ClusterSettings, NodePolicy, Template
 from trueup.models.units import Bytes, Duration, Millicores, format_cores, format_duration, parse_duration
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -45,6 +46,7 @@ def state_document(state: ClusterState, now: datetime) -> dict[str, Any]:
         "held": None if state.held is None else to_plain(state.held),
         "cluster": to_plain(state.settings),
         "templates": [to_plain(state.templates[name]) for name in sorted(state.templates)],
+        "node_policies": [to_plain(state.node_policies[name]) for name in sorted(state.node_policies)],
         "nodes": [node_document(node) for node in sorted(state.nodes.values(), key=lambda node: node.name)],
         "jobs": [_job_document(state, name, versions[name]) for name in state.job_names()],
         "allocations": [
@@ -82,6 +84,7 @@ def node_document(node: Node) -> dict[str, Any]:
         },
         "attributes": dict(node.attributes),
         "labels": dict(node.labels),
+        "reported_labels": dict(node.reported_labels),
         "drivers": {
             name: {"healthy": driver.healthy, "detail": driver.detail, "attributes": dict(driver.attributes)}
             for name, driver in node.drivers.items()
@@ -169,6 +172,9 @@ def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
     for plain in document.get("templates") or ():
         template = from_plain(plain, Template)
         state.templates[template.name] = template
+    for plain in document.get("node_policies") or ():
+        policy = from_plain(plain, NodePolicy)
+        state.node_policies[policy.name] = policy
     for plain in document.get("nodes") or ():
         node = _entry(plain, "nodes", node_from_document)
         state.nodes[node.id] = node
@@ -199,7 +205,7 @@ def node_from_document(plain: Plain) -> Node:
         drivers = {str(driver): {} for driver in drivers}
     drain = plain.get("drain")
     status = plain.get("status") or "ready"
-    labels = {str(key): str(value) for key, value in (plain.get("labels") or {}).items()}
+    labels, reported = _texts(plain.get("labels") or {}), plain.get("reported_labels")
     eligible = plain.get("eligible")
     return Node(
         id=NodeId(str(plain.get("id") or name)),
@@ -214,8 +220,8 @@ def node_from_document(plain: Plain) -> Node:
             cpu_millicores=Millicores(round(float(resources.get("cpu", 4)) * 1000)),
             memory_bytes=Bytes(round(float(resources.get("memory", 8192)) * _MIB)),
         ),
-        attributes={str(key): str(value) for key, value in (plain.get("attributes") or {}).items()},
-        reported_labels=labels,
+        attributes=_texts(plain.get("attributes") or {}),
+        reported_labels=labels if reported is None else _texts(reported),
         labels=labels,
         drivers={str(key): from_plain(value or {}, DriverState) for key, value in drivers.items()},
         volumes=tuple(plain.get("volumes") or ()),
@@ -238,12 +244,20 @@ def _job_document(state: ClusterState, name: str, versions: Mapping[str, Any]) -
         "name": name,
         "version": record.version,
         "revision": record.revision,
+        "place": {"file": record.place.file, "line": record.place.line},
+        "files": list(record.files),
+        "template": record.template,
         "removed": record.removed,
+        "invalid": record.invalid,
+        "reverted": record.reverted,
+        "evaluated_version": record.evaluated_version,
+        "unplaced": to_plain(record.unplaced),
         "frozen_version": record.frozen_version,
         "last_run_at": _time(record.last_run_at),
         "last_run_token": record.last_run_token,
         "spec": versions[str(record.version)],
         "versions": dict(versions),
+        "stable_versions": [int(number) for number in versions if state.versions[name, int(number)].stable],
     }
 
 
@@ -277,6 +291,7 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
     version = int(plain.get("version") or 1)
     specs = {int(number): spec for number, spec in (plain.get("versions") or {}).items()}
     specs[version] = plain.get("spec") or specs[version]
+    stable = plain.get("stable_versions")
     revision = str(plain.get("revision") or state.revision or "")
     for number, spec in sorted(specs.items()):
         job = read_job({**spec, "name": name})
@@ -287,7 +302,7 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
                 revision=revision,
                 digest=job_digest(job),
                 created_at=LONG_AGO,
-                stable=True,
+                stable=stable is None or number in stable,
             )
         )
     job = state.versions[name, version].job
@@ -296,8 +311,14 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
         name=name,
         version=version,
         revision=revision,
-        place=Place(file="", line=0),
+        place=from_plain(plain.get("place") or {"file": "", "line": 0}, Place),
+        files=tuple(plain.get("files") or ()),
+        template=str(plain.get("template") or ""),
         removed=bool(plain.get("removed") or False),
+        invalid=bool(plain.get("invalid") or False),
+        reverted=str(plain.get("reverted") or ""),
+        evaluated_version=int(plain.get("evaluated_version") or 0),
+        unplaced=from_plain(plain.get("unplaced") or (), tuple[UnplacedGroup, ...]),
         frozen_version=frozen_version if frozen_version is not None else (version if job.frozen else None),
         last_run_at=_read_time(plain.get("last_run_at")),
         last_run_token=str(plain.get("last_run_token") or job.restart_token),
@@ -340,7 +361,7 @@ def _read_allocation(state: ClusterState, plain: Plain, nodes_by_name: Mapping[s
     }
     allocation = from_plain({key: value for key, value in known.items() if value is not None}, Allocation)
     healthy = allocation.healthy
-    if healthy is None and not plain.get("deployment") and allocation.client_status == "running":
+    if "healthy" not in plain and not plain.get("deployment") and allocation.client_status == "running":
         healthy = all(task.state == "running" for task in allocation.tasks.values())
     return msgspec.structs.replace(
         allocation,
@@ -394,6 +415,10 @@ def split_name(name: str) -> tuple[str, str, int]:
     if not job or not group or not tail.endswith("]") or not tail[:-1].isdigit():
         raise ValueError(f"{name!r} is no allocation name; write job.group[index]")
     return job, group, int(tail[:-1])
+
+
+def _texts(plain: Plain) -> dict[str, str]:
+    return {str(key): str(value) for key, value in plain.items()}
 
 
 def _read_drain(plain: object) -> Drain:
