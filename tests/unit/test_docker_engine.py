@@ -1,9 +1,9 @@
 """The tests' own engine: each fact here once cost an afternoon."""
 
 import contextlib
-from pathlib import Path
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
