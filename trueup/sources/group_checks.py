@@ -39,7 +39,7 @@ def _check_tasks(report: Report, job: Plain, group: Plain, at: Path, *, inlined:
         if "name" not in task and len(tasks) > 1:
             report.add(path, "name is missing", "only a single task may leave it out")
         check_task(report, task, text(task, "name", default), path, scope)
-    check_unique(report, group, "tasks", at, default=default)
+    check_unique(report, group, "tasks", at)
     if tasks and all("lifecycle" in task for _, task in tasks):
         hint = "leave lifecycle out of the task the group is there for"
         report.add((*at, "tasks"), "no task of this group is a main task", hint)

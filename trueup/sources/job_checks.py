@@ -35,7 +35,7 @@ def check_job(report: Report, job: Plain, *, inlined: bool = False) -> None:
             hint = "leave count out; constraints choose the nodes"
             report.add((*path, "count"), f"a {job_type} job runs one on each node", hint)
         check_group(report, job, group, path, inlined=inlined)
-    check_unique(report, job, "groups", (), default=text(job, "name"))
+    check_unique(report, job, "groups", ())
     _check_fixed_ports(report, job)
 
 

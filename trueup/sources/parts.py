@@ -60,11 +60,11 @@ def names(value: Plain, key: str) -> list[str]:
     return [item["name"] for _, item in mappings(value, key, ()) if isinstance(item.get("name"), str)]
 
 
-def check_unique(report: Report, value: Plain, key: str, at: Path, *, default: str | None = None) -> None:
-    """Each name in the list under *key* once; one that is not written counts as *default*."""
+def check_unique(report: Report, value: Plain, key: str, at: Path) -> None:
+    """Each name in the list under *key* once."""
     seen: set[str] = set()
     for path, item in mappings(value, key, at):
-        name = item.get("name", default)
+        name = item.get("name")
         if not isinstance(name, str):
             continue
         if name in seen:
