@@ -42,8 +42,8 @@ class InvalidDocument(Model, frozen=True, kw_only=True):
 class DesiredState(Model, frozen=True, kw_only=True):
     """All of one revision. *unreadable_files* held documents nobody could read: what they last held is kept.
 
-    *invalid* names the documents with errors. `complete` is False when a file could not be parsed, so that an
-    absence proves nothing.
+    *invalid* names the documents with errors, and jobs without a document that a valid one depends on (*file* is
+    empty then). `complete` is False when a file could not be parsed, so that an absence proves nothing.
     """
 
     commit: Commit
@@ -56,3 +56,8 @@ class DesiredState(Model, frozen=True, kw_only=True):
     errors: tuple[SpecError, ...] = ()
     warnings: tuple[str, ...] = ()
     files: dict[str, str] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every document could be read, so that what is absent is gone."""
+        return not self.unreadable_files
