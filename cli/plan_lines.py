@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from cli.blocks import clock_time
 from cli.clean import clean
 from cli.wording import reasons_words
 from reconciler.report import FieldChange, JobPlan, PlannedPlacement, PlannedStop, PlanReport, report_document
@@ -37,15 +38,35 @@ def plan_lines(report: PlanReport) -> list[PlanLine]:
 
 
 def sum_line(report: PlanReport) -> str:
-    """The sums in one line."""
+    """The sums in one line: `Plan: 1 job to create, 3 unchanged; 3 allocations to place, 1 without room.`"""
     summary = report_document(report)["summary"]
-    jobs, held = summary["jobs"], summary["allocations"]
-    return (
-        f"Plan: {_count(jobs['create'], 'job')} to create, {jobs['update']} to update, {jobs['delete']} to delete, "
-        f"{jobs['unchanged']} unchanged; {_count(held['place'], 'allocation')} to place, {held['in_place']} in place, "
-        f"{held['destructive']} to replace, {held['migrate']} to migrate, {held['canary']} as canaries, "
-        f"{held['stop']} to stop, {held['unplaced']} without room."
-    )
+    jobs, moves = summary["jobs"], summary["allocations"]
+    written = [
+        (jobs["create"], "to create"),
+        (jobs["update"], "to update"),
+        (jobs["delete"], "to delete"),
+        (jobs["unchanged"], "unchanged"),
+    ]
+    moved = [
+        (moves["place"], "to place"),
+        (moves["in_place"], "in place"),
+        (moves["destructive"], "to replace"),
+        (moves["migrate"], "to migrate"),
+        (moves["canary"], "as canaries"),
+        (moves["stop"], "to stop"),
+        (moves["unplaced"], "without room"),
+    ]
+    return f"Plan: {_sums(written, 'job') or 'no jobs'}; {_sums(moved, 'allocation') or 'no allocation changes'}."
+
+
+def _sums(counts: Iterable[tuple[int, str]], noun: str) -> str:
+    """What is not zero, the first with its noun."""
+    parts = [(count, words) for count, words in counts if count]
+    if not parts:
+        return ""
+    first, *rest = parts
+    shown = [f"{_count(first[0], noun)} {first[1]}", *(f"{count} {words}" for count, words in rest)]
+    return ", ".join(shown)
 
 
 def _job_lines(job: JobPlan) -> Iterator[PlanLine]:
@@ -69,6 +90,8 @@ def _job_lines(job: JobPlan) -> Iterator[PlanLine]:
     for unplaced in job.unplaced:
         reasons = reasons_words(unplaced.reasons) or "no node"
         yield _line("!", f"{unplaced.count} of {unplaced.group} without room: {reasons}")
+    if job.action == "create" and job.next_look is not None and not job.placements:
+        yield _line(" ", f"begins at {clock_time(job.next_look)}")
 
 
 def _moves(job: JobPlan) -> Iterator[PlanLine]:

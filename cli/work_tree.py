@@ -6,10 +6,16 @@ the command line works without git, too.
 
 import os
 import subprocess
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from trueup.models.ids import RevisionId
+from trueup.models.revision import Commit
+
 _SECONDS: Final = 10.0
+_COMMIT_FIELDS: Final = 6
 
 
 def commit_named(name: str, folder: Path) -> str | None:
@@ -26,6 +32,30 @@ def is_ancestor(older: str, newer: str, folder: Path) -> bool | None:
         return None
     answer = _git(folder, "merge-base", "--is-ancestor", older, newer)
     return None if answer is None or answer.returncode not in {0, 1} else answer.returncode == 0
+
+
+def clean_commit(paths: Sequence[Path]) -> Commit | None:
+    """The commit that HEAD is, where all of *paths* lie in one repository as that commit has them."""
+    folder = paths[0]
+    answer = _git(folder, "log", "-1", "--format=%H%x00%P%x00%an%x00%ae%x00%cI%x00%s")
+    fields = [] if answer is None or answer.returncode != 0 else answer.stdout.rstrip("\n").split("\0")
+    if len(fields) != _COMMIT_FIELDS:
+        return None
+    within = [str(path.resolve()) for path in paths]
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *within)
+    if changed is None or changed.returncode != 0 or changed.stdout:
+        return None
+    tracked = _git(folder, "ls-files", "--", *within)
+    if tracked is None or not tracked.stdout:
+        return None
+    return Commit(
+        id=RevisionId(fields[0]),
+        parent=RevisionId(fields[1].split(" ")[0]) if fields[1] else None,
+        author=fields[2],
+        author_email=fields[3],
+        committed_at=datetime.fromisoformat(fields[4]),
+        subject=fields[5],
+    )
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:

@@ -53,10 +53,10 @@ class FakeControlPlane:
         self._block()
         with self.changed:
             held, index = self.answers.get(path), self.index
-        if callable(held):
-            held = held(request)
         if isinstance(held, Response):
             return held
+        if callable(held):
+            held = held(request)
         if held is None:
             return problem(404, f"there is no {path}")
         body = self._page(held) if isinstance(held, list) else held
