@@ -125,7 +125,7 @@ def _hierarchy(
 
 
 def _claim_base(hierarchy: Hierarchy, tag: str) -> Path | None:
-    """A folder of ours in a tree: at its top for root, since a unit's own cgroup ends with the unit; else beneath ours."""
+    """A folder of ours in a tree: for root at its top, since a unit's own cgroup ends with the unit."""
     candidates = [hierarchy.own / tag]
     if os.geteuid() == 0:
         candidates.insert(0, hierarchy.mount / tag)

@@ -68,7 +68,7 @@ def _follow(connection: socket.socket, readable: int, deadline: float, program: 
 
 
 def _take(readable: int, output: bytearray) -> bool:
-    """Reads on, so that the command never waits for us, and keeps the first 4 KiB; False if there is no more for now."""
+    """Reads on, so that the command never waits for us; keeps the first 4 KiB. False: no more for now."""
     try:
         data = os.read(readable, 65536)
     except BlockingIOError:

@@ -62,15 +62,15 @@ def _marked(allocation_id: AllocationId, task: str) -> Iterator[int]:
     The environment of a process is read after its descriptor was opened and belongs to no other one.
     """
     marks = {f"TRUEUP_ALLOC_ID={allocation_id}".encode(), f"TRUEUP_TASK_NAME={task}".encode()}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
             continue
         try:
-            descriptor = os.pidfd_open(int(name))
+            descriptor = os.pidfd_open(int(process.name))
         except OSError:
             continue
         try:
-            environment = set(Path("/proc", name, "environ").read_bytes().split(b"\0"))
+            environment = set(process.joinpath("environ").read_bytes().split(b"\0"))
         except OSError:
             environment = set()
         if marks <= environment:

@@ -127,17 +127,17 @@ class ProcessDriver:
 
     def recover(self) -> Sequence[TaskHandle]:
         """Every attempt on record, and every cgroup of ours with processes whose record was lost."""
-        handles = []
+        handles: dict[TaskHandle, None] = {}
         for folder in all_folders(self._tasks):
             self._observe(folder)
-            handles.append(self._handle(folder.allocation_id, folder.task, folder.attempt))
+            handles[self._handle(folder.allocation_id, folder.task, folder.attempt)] = None
         for name in self._cgroups.task_names():
             allocation_id, task, attempt = name.rsplit(".", 2)
             if attempt.isdigit():
                 handle = self._handle(AllocationId(allocation_id), task, int(attempt))
                 if handle not in handles and leftovers.in_use(self._cgroup_of(handle)):
-                    handles.append(handle)
-        return handles
+                    handles[handle] = None
+        return tuple(handles)
 
     def execute(self, handle: TaskHandle, command: Sequence[str], timeout: Duration) -> tuple[int, str]:
         """Runs a command as the task's user in its cgroup, by its shim; exit code 124 if it takes too long."""
@@ -161,6 +161,7 @@ class ProcessDriver:
         folder.make(launch)
         answer = self._spawner.order(self._order(launch, folder, identity))
         if "started" not in answer:
+            folder.remove()  # Nothing runs: what the caller is told now is all there is to know.
             step, errno = str(answer["step"]), int(answer["errno"] or 0)
             why = explain(step, errno, program=launch.config.command[0], path=answer.get("path") or "")
             raise DriverError(why, temporary=is_temporary(errno))

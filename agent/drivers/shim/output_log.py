@@ -171,7 +171,7 @@ class OutputLog:
             return lines.readlines()
 
     def _shorten_marks(self) -> None:
-        """Drops the marks of bytes that are gone; of a file that is still too long every second time, then the oldest."""
+        """Drops the marks of bytes that are gone; if that is not enough every second time, then the oldest."""
         oldest = self.offset - self._size - self._size_of_rotated()
         kept = [line for line in self._read_marks() if _offset_of(line) >= oldest]
         if sum(map(len, kept)) > _MARKS_LIMIT_BYTES // 2:

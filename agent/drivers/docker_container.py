@@ -1,0 +1,112 @@
+"""What the engine says of itself and of a container, as far as the driver reads it, and what that makes of a task."""
+
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from agent.doors import DriverError, TaskStatus
+
+_T = TypeVar("_T")
+_NEVER = "0001-01-01"
+
+
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """`State` of an inspected container; times as the engine writes them."""
+
+    status: str = ""
+    running: bool = False
+    pid: int = 0
+    exit_code: int = 0
+    oom_killed: bool = msgspec.field(name="OOMKilled", default=False)
+    error: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+
+
+class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """`Config` of an inspected container."""
+
+    labels: dict[str, str] | None = None
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """An inspected container; *name* begins with a slash."""
+
+    id: str
+    name: str = ""
+    state: ContainerState = ContainerState()
+    config: ContainerConfig = ContainerConfig()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels, empty where it has none."""
+        return self.config.labels or {}
+
+    @property
+    def started(self) -> bool:
+        """Whether it runs or ever ran: one that could not be started keeps the state it was created in."""
+        return self.state.running or self.state.status not in {"created", ""}
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A container in a list; *state* `created`, `running`, `paused`, `exited` …"""
+
+    id: str
+    state: str = ""
+    labels: dict[str, str] | None = None
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """What the engine says of itself."""
+
+    version: str = ""
+    api_version: str = ""
+    os: str = ""
+    arch: str = ""
+
+
+def parsed(value: object, kind: type[_T]) -> _T:
+    """An answer of the engine as *kind*. DriverError if it has another form: then it is no Docker engine."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise DriverError(f"the Docker engine's answer is not understood: {error}") from None
+
+
+def task_status(container: Container) -> TaskStatus:
+    """The task in that container. One that never started has left no trace of an end: `gone`."""
+    state = container.state
+    if not container.started:
+        why = f"its container was made and not started: {state.error}" if state.error else ""
+        return TaskStatus(
+            state="gone",
+            container_id=container.id,
+            error=why or "its container was made and not started",
+        )
+    if state.running:
+        return TaskStatus(
+            state="running",
+            pid=state.pid or None,
+            container_id=container.id,
+            started_at=moment(state.started_at),
+        )
+    return TaskStatus(
+        state="exited",
+        container_id=container.id,
+        started_at=moment(state.started_at),
+        finished_at=moment(state.finished_at),
+        exit_code=state.exit_code,
+        oom_killed=state.oom_killed,
+        error=state.error,
+    )
+
+
+def moment(text: str) -> datetime | None:
+    """A time as the engine writes it (nanoseconds, any zone); None for its zero or none at all."""
+    if not text or text.startswith(_NEVER):
+        return None
+    try:
+        return msgspec.convert(text, datetime).astimezone(UTC)
+    except (msgspec.ValidationError, ValueError):
+        return None
