@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from reconciler.changes import GroupChanges
 from reconciler.planner import Plan
 from trueup.models.allocation import Allocation
@@ -68,13 +70,9 @@ class JobPlan(Model, frozen=True, kw_only=True):
 
     @property
     def is_changed(self) -> bool:
-        """Whether anything of it would change."""
-        counted = any(
-            getattr(one, field)
-            for one in self.groups.values()
-            for field in ("place", "stop", "in_place", "destructive", "migrate", "canary")
-        )
-        return self.action != "none" or counted
+        """Whether anything of it would change. What finds no room, and found none before, changes nothing."""
+        moved = self.placements or self.stops or any(one.in_place for one in self.groups.values())
+        return self.action != "none" or bool(moved)
 
 
 class PlanReport(Model, frozen=True, kw_only=True):
@@ -138,35 +136,44 @@ def job_plan(
 def field_changes(before: Job | None, after: Job | None) -> tuple[FieldChange, ...]:
     """Every field that differs between two jobs, by path; lists of named things are compared by name."""
     found: list[FieldChange] = []
-    old = {} if before is None else to_plain(before)
-    new = {} if after is None else to_plain(after)
-    _compare("", old, new, found)
+    if before is None or after is None:
+        old = {} if before is None else to_plain(before)
+        new = {} if after is None else to_plain(after)
+        _compare("", old, new, found)
+    else:
+        _compare("", before, after, found)
     return tuple(found)
 
 
-def _compare(path: str, before: Any, after: Any, found: list[FieldChange]) -> None:  # noqa: ANN401 - plain data
+def _compare(path: str, before: object, after: object, found: list[FieldChange]) -> None:
+    """Models are compared field by field, so that a default that is not written shows as the value it stands for."""
     if before == after:
         return
-    before_named, after_named = _by_name(before), _by_name(after)
-    if before_named is not None and after_named is not None:
-        for name in sorted({*before_named, *after_named}):
-            _compare(f"{path}[{name}]", before_named.get(name), after_named.get(name), found)
-    elif isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in sorted({*before, *after}):
-            where = f"{path}.{key}" if path else str(key)
-            _compare(where, before.get(key), after.get(key), found)
-    else:
-        found.append(FieldChange(path=path, before=before, after=after))
+    old, new = _parts(before), _parts(after)
+    if old is None or new is None or type(before) is not type(after):
+        found.append(FieldChange(path=path, before=to_plain(before), after=to_plain(after)))
+        return
+    form = "{}[{}]" if isinstance(before, (tuple, list)) else "{}.{}"
+    for key in sorted({*old, *new}):
+        where = form.format(path, key) if path else key
+        _compare(where, old.get(key), new.get(key), found)
 
 
-def _by_name(value: object) -> dict[str, Any] | None:
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(one, Mapping) and "name" in one for one in value)
-    ):
+def _parts(value: object) -> Mapping[str, object] | None:
+    """What is in a model, a mapping or a list of named things, by name; None for anything else."""
+    if isinstance(value, msgspec.Struct):
+        return {field.encode_name: getattr(value, field.name) for field in msgspec.structs.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): held for key, held in value.items()}
+    if not isinstance(value, (tuple, list)) or not value:
         return None
-    return {str(one["name"]): one for one in value}
+    named = {name: held for held in value if (name := _name_of(held)) is not None}
+    return named if len(named) == len(value) else None
+
+
+def _name_of(held: object) -> str | None:
+    name = held.get("name") if isinstance(held, Mapping) else getattr(held, "name", None)
+    return None if name is None else str(name)
 
 
 def _counts(group: str, found: GroupChanges, outcome: Plan) -> GroupCounts:
