@@ -6,7 +6,6 @@ Exit codes are the contract's, not click's: a usage error is 64, since 2 is `pla
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 
 from cli.failures import FAILED, INTERRUPTED, USAGE, Failed, say
 from cli.settings import global_options, settings
+from trueup import __version__
 
 ROOMS: Final = ("trueup", "reconciler", "metastore", "agent", "api", "schemas")
 
@@ -180,13 +180,15 @@ def _load(entry: Entry) -> click.Command:
 def _unexpected(context: click.Context, error: Exception) -> Failed:
     with context.scope():
         if settings().log_level == "debug":
+            import traceback  # 10 ms that no other run needs
+
             traceback.print_exception(error, file=sys.stderr)
     detail = str(error) or "no detail"
     return Failed(f"unexpected {type(error).__name__}: {detail} (--log-level debug shows where)")
 
 
 @click.command(cls=Root, name="trueup", context_settings={"auto_envvar_prefix": "TRUEUP"})
-@click.version_option(package_name="trueup", message="trueup %(version)s")
+@click.version_option(__version__, message="trueup %(version)s")
 def cli() -> None:
     """Commit YAML, and it runs: keeps machines in line with the job specs in a directory or a git repository."""
 

@@ -90,7 +90,7 @@ def _job_lines(job: JobPlan) -> Iterator[PlanLine]:
     for unplaced in job.unplaced:
         reasons = reasons_words(unplaced.reasons) or "no node"
         yield _line("!", f"{unplaced.count} of {unplaced.group} without room: {reasons}")
-    if job.action == "create" and job.next_look is not None and not job.placements:
+    if job.action == "create" and job.next_look is not None and not job.placements and not job.unplaced:
         yield _line(" ", f"begins at {clock_time(job.next_look)}")
 
 
