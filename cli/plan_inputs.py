@@ -5,6 +5,7 @@ again and again.
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,20 +59,18 @@ def live_input(settings: Settings) -> PlanInput:
 
 
 def data_input(folder: Path, now: datetime) -> PlanInput:
-    """The state in a control plane's data folder, whether or not it runs. Writes nothing there."""
-    from metastore.store import SqlStore
-    from sqlalchemy.exc import SQLAlchemyError
-
+    """The state in a control plane's data folder (or that of `trueup up`), whether or not it runs. Writes nothing."""
+    from metastore.database import FILE_NAME
     from metastore.errors import StoreError
+    from metastore.store import SqlStore
 
+    of_up = folder / "server"
+    held = of_up if (of_up / FILE_NAME).exists() and not (folder / FILE_NAME).exists() else folder
     try:
-        store = SqlStore.read_only(folder)
-    except (StoreError, SQLAlchemyError, OSError) as error:
-        raise Failed(f"--data {folder} cannot be read: {error}") from error
-    try:
-        return PlanInput(state=store.state.copy(), now=now)
-    finally:
-        store.close()
+        with closing(SqlStore.read_only(held)) as store:
+            return PlanInput(state=store.state, now=now)
+    except (StoreError, OSError) as error:
+        raise Failed(str(error)) from error
 
 
 def state_file_input(path: Path, now: datetime | None, machine_now: datetime) -> PlanInput:

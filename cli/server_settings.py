@@ -114,7 +114,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "--atomic", is_flag=True, help="Hold a revision whole while any of its documents is invalid."
     ),
     click.option(
-        "--store", metavar="URL", help="sqlite:///FILE or postgresql://…  [default: state.db in --data]"
+        "--store", metavar="URL", help="sqlite:///FILE or postgresql://…  [default: trueup.db in --data]"
     ),
     click.option(
         "--read-token-file", type=_FILE, metavar="FILE", help="A file with the token that readers must show."
@@ -231,7 +231,7 @@ def server_settings(
         removal_settle=own["removal_settle"],
         atomic=own["atomic"],
         data=folder,
-        store=own["store"] or f"sqlite:///{folder.absolute() / 'state.db'}",
+        store=own["store"] or f"sqlite:///{folder.absolute() / 'trueup.db'}",
         bind=bind,
         tls_cert=common.tls_cert,
         tls_key=common.tls_key,

@@ -5,10 +5,9 @@ In a git work tree that is the working files, whatever is committed.
 
 import functools
 import hashlib
-import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,17 +15,16 @@ from typing import Final
 import msgspec
 
 from cli.failures import USAGE, Failed, say
+from cli.system import SystemClock
 from cli.work_tree import clean_commit, commit_named
 from trueup.models.desired import DesiredState
-from trueup.models.errors import SpecError
-from trueup.models.ids import RevisionId
 from trueup.models.revision import Commit
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.desired import SpecLoader
-from trueup.sources.directory_walk import Walk, open_file, walk_folder
+from trueup.sources.directory import DirectoryTree, content_revision
 from trueup.sources.snapshot import MAX_FILE_BYTES, FileKey, Snapshot, SpecFile
 
-_TRIES: Final = 20
+_WAIT_SECONDS: Final = 6.0
 _RETRY_SECONDS: Final = 0.05
 DEFAULT_SPECS: Final = Path("specs")
 STDIN: Final = Path("-")
@@ -77,42 +75,22 @@ def _loaded(snapshot: Snapshot, words: str, folder: Path) -> LoadedSpecs:
 
 
 def _folders_snapshot(folders: Sequence[Path]) -> Snapshot:
-    """All of the folders at one moment: what is written while it is read is read again."""
-    for _ in range(_TRIES):
+    """All of the folders at one moment. What somebody still writes is waited for, as the control plane does."""
+    tree, deadline = DirectoryTree(folders, SystemClock()), time.monotonic() + _WAIT_SECONDS
+    while True:
+        problem = ""
         try:
-            before = [walk_folder(folder) for folder in folders]
-            snapshot = _read(folders, before)
-            if snapshot is not None and [walk_folder(folder) for folder in folders] == before:
-                return snapshot
+            snapshot = tree.snapshot(None)
         except SourceUnavailable as error:
-            raise Failed(str(error)) from error
+            problem = str(error)
+        if not problem and not tree.removals_wait:
+            return snapshot
+        if time.monotonic() > deadline or not all(folder.is_dir() for folder in folders):
+            break
         time.sleep(_RETRY_SECONDS)
-    raise Failed(f"{', '.join(map(str, folders))} changes while it is read; try again")
-
-
-def _read(folders: Sequence[Path], walks: Sequence[Walk]) -> Snapshot | None:
-    """The content of what was found; None if a file went meanwhile."""
-    files: dict[FileKey, SpecFile] = {}
-    errors: list[SpecError] = []
-    unusable: dict[FileKey, str] = {}
-    for root, (folder, walk) in enumerate(zip(folders, walks, strict=True)):
-        errors += [SpecError(file=path, message=reason) for path, reason in sorted(walk.refused.items())]
-        unusable |= {FileKey(root, path): reason for path, reason in walk.unusable.items()}
-        for path, entry in walk.entries.items():
-            try:
-                with open_file(folder, entry.real) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-                    content = file.read(MAX_FILE_BYTES + 1)
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                reason = f"cannot be read: {error.strerror}"
-                if entry.document:
-                    errors.append(SpecError(file=path, message=reason))
-                else:
-                    unusable[FileKey(root, path)] = reason
-                continue
-            files[FileKey(root, path)] = _spec_file(FileKey(root, path), content, document=entry.document)
-    return Snapshot(commit=Commit(id=_revision(files)), files=files, errors=tuple(errors), unusable=unusable)
+    if problem:
+        raise Failed(problem)
+    return snapshot
 
 
 def _file_snapshot(path: Path) -> Snapshot:
@@ -131,13 +109,13 @@ def _file_snapshot(path: Path) -> Snapshot:
                 content=functools.partial(_content_of, other),
                 document=False,
             )
-    return Snapshot(commit=Commit(id=_revision({key: files[key]})), files=files)
+    return Snapshot(commit=Commit(id=content_revision({key: files[key]}, ())), files=files)
 
 
 def _text_snapshot(name: str, content: bytes) -> Snapshot:
     key = FileKey(0, name)
     files = {key: _spec_file(key, content, document=True)}
-    return Snapshot(commit=Commit(id=_revision(files)), files=files)
+    return Snapshot(commit=Commit(id=content_revision(files, ())), files=files)
 
 
 def _read_stdin() -> bytes:
@@ -168,10 +146,3 @@ def _spec_file(key: FileKey, content: bytes, *, document: bool) -> SpecFile:
         content=lambda: content,
         document=document,
     )
-
-
-def _revision(files: Mapping[FileKey, SpecFile]) -> RevisionId:
-    digest = hashlib.sha256()
-    for key in sorted(files):
-        digest.update(f"{key.root}:{key.path}\0{files[key].digest}\n".encode())
-    return RevisionId(f"dir-{digest.hexdigest()}")
