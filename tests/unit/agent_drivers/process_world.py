@@ -71,7 +71,9 @@ class ProcessWorld:
         )
         self._drivers.append(self.driver)
 
-    def launch(self, *command: str, allocation: str = "a1", task: str = "server", **fields: Any) -> TaskLaunch:
+    def launch(
+        self, *command: str, allocation: str = "a1", task: str = "server", **fields: Any
+    ) -> TaskLaunch:
         """What is needed to start *command*."""
         folder = self.data / "allocations" / allocation
         return TaskLaunch(

@@ -52,7 +52,9 @@ def test_exit_is_durable(world: ProcessWorld) -> None:
 
 def test_signal_reaches_the_main_process(world: ProcessWorld) -> None:
     """A signal goes to the task's own process, which may do with it what it likes."""
-    handle = world.shell("trap 'echo reloaded' HUP; trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done")
+    handle = world.shell(
+        "trap 'echo reloaded' HUP; trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+    )
     world.lines(1)
     world.driver.signal(handle, "SIGHUP")
     assert world.lines(2) == ["up", "reloaded"]

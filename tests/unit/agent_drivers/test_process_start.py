@@ -47,7 +47,9 @@ def test_only_standard_descriptors(world: ProcessWorld) -> None:
 
 def test_surroundings(world: ProcessWorld) -> None:
     """A task is a session of its own, in its own folder, with an ordinary umask and no signal ignored or blocked."""
-    handle = world.shell("pwd; umask; cat /proc/self/stat; grep -E '^Sig(Blk|Ign)' /proc/self/status; sleep 60")
+    handle = world.shell(
+        "pwd; umask; cat /proc/self/stat; grep -E '^Sig(Blk|Ign)' /proc/self/status; sleep 60"
+    )
     folder, umask, stat, blocked, ignored = world.lines(5)
     assert folder == str(world.launch().task_dir)
     assert umask == "0022"
@@ -167,7 +169,9 @@ def test_repeated_start_finds_one_that_ended(world: ProcessWorld) -> None:
 
 def test_many_at_once(world: ProcessWorld) -> None:
     """Starts from many threads, each of them twice, run every task once."""
-    launches = [world.launch("sh", "-c", "echo up; sleep 60", allocation=f"a{number % 30}") for number in range(60)]
+    launches = [
+        world.launch("sh", "-c", "echo up; sleep 60", allocation=f"a{number % 30}") for number in range(60)
+    ]
     with ThreadPoolExecutor(8) as threads:
         handles = list(threads.map(world.driver.start, launches))
     assert len(set(handles)) == 30
@@ -201,7 +205,10 @@ def _descriptors(world: ProcessWorld) -> tuple[int, int]:
         pytest.param(ProcessPolicy(enabled=True), "", "list root under drivers.process.users", marks=as_root),
         pytest.param(ProcessPolicy(enabled=True), "root", "list root", marks=as_root),
         pytest.param(
-            ProcessPolicy(enabled=True, users=["www-data"]), "nobody", 'may not run as "nobody"', marks=as_root
+            ProcessPolicy(enabled=True, users=["www-data"]),
+            "nobody",
+            'may not run as "nobody"',
+            marks=as_root,
         ),
     ],
 )
