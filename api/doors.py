@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from metastore.errors import HistoryCut as HistoryCut
 from trueup import __version__
 from trueup.models.clock import Clock
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.ids import AllocationId
 from trueup.models.node import Node
-from trueup.models.revision import Revision
+from trueup.models.revision import Revision, SourceStatus
 from trueup.models.state import ClusterState
 from trueup.models.wire import HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse
 
@@ -27,10 +28,6 @@ class Entry(Protocol[T_co]):
     def index(self) -> int: ...
     @property
     def value(self) -> T_co: ...
-
-
-class HistoryCut(Exception):
-    """Entries that were asked for are gone: retention dropped them."""
 
 
 class StateStore(Protocol):
@@ -124,7 +121,8 @@ class ApiDeps:
     """All the app needs. Tokens are asked for on every request, so that a changed file counts at once.
 
     *read_token* None: readers need none, and then Host is checked against *allowed_hosts* (IP addresses and
-    `localhost` always pass). *stopping* is the server's: what is parked waits on it.
+    `localhost` always pass). *source_status*: how the spec source does right now; None: as the store has it, which
+    misses successes since the last change. *stopping* is the server's: what is parked waits on it.
     """
 
     store: StateStore
@@ -134,6 +132,7 @@ class ApiDeps:
     cluster_token: Callable[[], str]
     read_token: Callable[[], str | None] = lambda: None
     allowed_hosts: Sequence[str] = ()
+    source_status: Callable[[], SourceStatus] | None = None
     watch_cap: int = 64
     stopping: threading.Event = field(default_factory=threading.Event)
     version: str = __version__

@@ -1,16 +1,17 @@
 """Allocations with their task states, and the constraint that no name is wanted twice."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Final
 
 import sqlalchemy as sa
-from trueup.models.allocation import Allocation, wanted_key
-from trueup.models.ids import AllocationId
-from trueup.models.state import ClusterState
 
 from metastore.kinds import Kind
 from metastore.schema import entity_table, text_column
+from trueup.models.allocation import Allocation, wanted_key
+from trueup.models.ids import AllocationId
+from trueup.models.state import ClusterState
 
 Staged = Mapping[AllocationId, Allocation | None]
 
@@ -21,7 +22,9 @@ def claimed_name(allocation: Allocation, state: ClusterState) -> str | None:
     One whose job is unknown was adopted from an agent of a lost store: it may be a system job's, so it claims its
     name on its own node only.
     """
-    version = state.versions.get((allocation.job, allocation.job_version)) or state.current_version(allocation.job)
+    version = state.versions.get((allocation.job, allocation.job_version)) or state.current_version(
+        allocation.job
+    )
     per_node = version is None or version.job.type in {"system", "sysbatch"}
     return wanted_key(allocation, per_node=per_node)
 
@@ -50,7 +53,9 @@ ALLOCATIONS: Final[Kind[AllocationId, Allocation]] = Kind(
 )
 
 _RELEASE: Final = (
-    sa.update(ALLOCATIONS.table).where(ALLOCATIONS.table.c.id == sa.bindparam("key_id")).values(wanted_key=None)
+    sa.update(ALLOCATIONS.table)
+    .where(ALLOCATIONS.table.c.id == sa.bindparam("key_id"))
+    .values(wanted_key=None)
 )
 
 
@@ -71,12 +76,10 @@ def release_names(connection: sa.Connection, staged: Staged, committed: ClusterS
 
 def conflicting_names(staged: Staged, state: ClusterState) -> list[str]:
     """Names that *state*, which shows the staged values, wants more than once, sorted."""
-    found = set()
-    for value in staged.values():
-        claimed = None if value is None else claimed_name(value, state)
-        if value is not None and claimed is not None and any(_others(value, claimed, state)):
-            found.add(value.name)
-    return sorted(found)
+    jobs = {value.job for value in staged.values() if value is not None}
+    held = [one for job in jobs for one in state.allocations_of_job(job)]
+    claims = Counter((one.job, key) for one in held if (key := claimed_name(one, state)) is not None)
+    return sorted({one.name for one in held if claims[one.job, claimed_name(one, state) or ""] > 1})
 
 
 def name_holder(allocation: Allocation, state: ClusterState) -> Allocation | None:
@@ -91,5 +94,9 @@ def _held_name(key: AllocationId, committed: ClusterState) -> str | None:
 
 def _others(allocation: Allocation, claimed: str, state: ClusterState) -> Iterator[Allocation]:
     for other in state.allocations_of_job(allocation.job):
-        if other.name == allocation.name and other.id != allocation.id and claimed_name(other, state) == claimed:
+        if (
+            other.name == allocation.name
+            and other.id != allocation.id
+            and claimed_name(other, state) == claimed
+        ):
             yield other

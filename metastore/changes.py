@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from trueup.models.allocation import Allocation
-from trueup.models.commit import Committed, OutboxEntry
-from trueup.models.evaluation import Evaluation, Event
-from trueup.models.ids import NodeId, RevisionId
-from trueup.models.node import Node
-from trueup.models.revision import Revision
-from trueup.models.state import ClusterState
-
 from metastore.allocations import ALLOCATIONS
 from metastore.deployments import DEPLOYMENTS
 from metastore.documents import NODE_POLICIES, TEMPLATES
 from metastore.jobs import JOBS, VERSIONS
 from metastore.kinds import Kind
 from metastore.nodes import NODES
+from trueup.models.allocation import Allocation
+from trueup.models.commit import Committed, OutboxEntry
+from trueup.models.evaluation import Evaluation, Event
+from trueup.models.ids import NodeId, RevisionId
+from trueup.models.node import Node
+from trueup.models.revision import Revision, SourceStatus
+from trueup.models.state import ClusterState
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -39,10 +38,14 @@ KINDS: Final[tuple[Kind[Any, Any], ...]] = (
 
 @dataclass(slots=True)
 class Changes:
-    """Staged values by kind and key (None: dropped), names of changed single values, and what is appended."""
+    """Staged values by kind and key (None: dropped), names of changed single values, and what is appended.
+
+    *source* is set when only the time of the source's last success is new, which by itself is no change.
+    """
 
     entities: dict[Kind[Any, Any], dict[Any, Any]] = field(default_factory=dict)
     meta: set[str] = field(default_factory=set)
+    source: SourceStatus | None = None
     secrets: dict[NodeId, str | None] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -67,7 +70,7 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write. The time of the source's last success alone is nothing."""
+        """Whether there is nothing to write."""
         return not (
             any(self.entities.values())
             or self.meta

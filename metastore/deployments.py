@@ -3,12 +3,11 @@
 from operator import attrgetter
 from typing import Final
 
+from metastore.kinds import Kind
+from metastore.schema import entity_table, text_column
 from trueup.models.deployment import Deployment
 from trueup.models.ids import DeploymentId
 from trueup.models.state import ClusterState
-
-from metastore.kinds import Kind
-from metastore.schema import entity_table, text_column
 
 DEPLOYMENTS: Final[Kind[DeploymentId, Deployment]] = Kind(
     name="deployment",

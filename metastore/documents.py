@@ -3,10 +3,9 @@
 from operator import attrgetter
 from typing import Final
 
-from trueup.models.template import NodePolicy, Template
-
 from metastore.kinds import Kind
 from metastore.schema import entity_table, text_column
+from trueup.models.template import NodePolicy, Template
 
 TEMPLATES: Final[Kind[str, Template]] = Kind(
     name="template",

@@ -5,8 +5,19 @@ class StoreError(Exception):
     """The store cannot be opened, read or written."""
 
 
+class StoreUnavailable(StoreError):
+    """Nothing can be written now (disk full, folder read-only, file damaged): nothing of the transaction was kept.
+
+    The same may work later; what is in memory and in the file is as it was before.
+    """
+
+
 class NameConflict(StoreError):
     """A transaction wanted two allocations under one name: nothing of it was written."""
+
+
+class HistoryCut(Exception):
+    """Entries of a history that were asked for are gone: retention dropped them."""
 
 
 class UnknownNode(Exception):

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Final
 
 import sqlalchemy as sa
-from trueup.models.codec import to_json
-from trueup.models.evaluation import Event
 
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
+from trueup.models.codec import to_json
+from trueup.models.evaluation import Event
 
 EVENTS: Final = history_table(
     "events",

@@ -4,11 +4,11 @@ from operator import attrgetter
 from typing import Final
 
 import sqlalchemy as sa
-from trueup.models.record import JobRecord, JobVersion
-from trueup.models.state import ClusterState
 
 from metastore.kinds import Kind
 from metastore.schema import entity_table, text_column
+from trueup.models.record import JobRecord, JobVersion
+from trueup.models.state import ClusterState
 
 JOBS: Final[Kind[str, JobRecord]] = Kind(
     name="job",

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+
 from trueup.models.codec import from_json, to_json
 from trueup.models.state import ClusterState
 
@@ -33,15 +34,10 @@ class Kind(Generic[K, V]):
     row: Callable[[V, ClusterState], Row]
 
 
-def load(kind: Kind[K, V], connection: sa.Connection, state: ClusterState) -> dict[K, int]:
-    """Puts every stored value into *state*, in order of arrival; returns the index each changed at."""
-    changed_at: dict[K, int] = {}
-    columns = (kind.table.c.body, kind.table.c.modified_index)
-    for body, index in connection.execute(sa.select(*columns).order_by(kind.table.c.number)):
-        value = from_json(body, kind.model)
-        kind.put(state, value)
-        changed_at[kind.key_of(value)] = index
-    return changed_at
+def load(kind: Kind[K, V], connection: sa.Connection, state: ClusterState) -> None:
+    """Puts every stored value into *state*, in order of arrival."""
+    for body in connection.scalars(sa.select(kind.table.c.body).order_by(kind.table.c.number)):
+        kind.put(state, from_json(body, kind.model))
 
 
 def write(
@@ -69,9 +65,7 @@ def upsert(table: sa.Table, key_columns: tuple[str, ...]) -> sa.Insert:
     return statement.on_conflict_do_update(index_elements=list(key_columns), set_=replaced)
 
 
-def _rows(
-    kind: Kind[K, V], staged: Mapping[K, V | None], state: ClusterState, index: int
-) -> Iterable[Row]:
+def _rows(kind: Kind[K, V], staged: Mapping[K, V | None], state: ClusterState, index: int) -> Iterable[Row]:
     for key, value in staged.items():
         if value is not None:
             yield {

@@ -3,20 +3,19 @@
 Each is one row, as JSON, and one field of the state of the same name.
 """
 
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
+
+from metastore.kinds import upsert
+from metastore.schema import METADATA, text_column
 from trueup.models.codec import from_json, to_json
 from trueup.models.errors import SpecError
 from trueup.models.ids import RevisionId
 from trueup.models.revision import Held, SourceStatus
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings
-
-from metastore.kinds import upsert
-from metastore.schema import METADATA, text_column
 
 META: Final = sa.Table("meta", METADATA, sa.Column("name", sa.Text, primary_key=True), text_column("value"))
 
@@ -31,34 +30,21 @@ FIELDS: Final[Mapping[str, Any]] = {
     "settings": ClusterSettings,
     "source": SourceStatus,
 }
-_SERVER_KEY: Final = "server_key"
 _TRIMMED: Final = "trimmed_"
 
 
-def load_meta(connection: sa.Connection, state: ClusterState) -> dict[str, str]:
-    """Puts the single values into *state* and returns those that are no part of it, as stored."""
-    rows = {name: value for name, value in connection.execute(sa.select(META))}
+def load_meta(connection: sa.Connection, state: ClusterState) -> None:
+    """Puts the single values into *state*."""
+    rows = {row.name: row.value for row in connection.execute(sa.select(META))}
     for name, kind in FIELDS.items():
         if name in rows:
-            setattr(state, name, from_json(rows.pop(name), kind))
-    return rows
+            setattr(state, name, from_json(rows[name], kind))
 
 
 def write_meta(connection: sa.Connection, state: ClusterState, names: Iterable[str]) -> None:
     """Writes the named fields of *state*."""
     rows = [{"name": name, "value": to_json(getattr(state, name)).decode()} for name in names]
     connection.execute(upsert(META, ("name",)), rows)
-
-
-def begin(connection: sa.Connection, state: ClusterState) -> None:
-    """Writes the first values of a new store, with a key of its own."""
-    write_meta(connection, state, FIELDS)
-    connection.execute(sa.insert(META), {"name": _SERVER_KEY, "value": secrets.token_hex(32)})
-
-
-def server_key(rows: Mapping[str, str]) -> bytes:
-    """The store's own key, made with it: what only this control plane can compute is computed with it."""
-    return bytes.fromhex(rows[_SERVER_KEY])
 
 
 def trimmed(connection: sa.Connection, history: str) -> int:

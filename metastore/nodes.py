@@ -5,11 +5,11 @@ from operator import attrgetter
 from typing import Final
 
 import sqlalchemy as sa
-from trueup.models.ids import NodeId
-from trueup.models.node import Node
 
 from metastore.kinds import Kind, upsert
 from metastore.schema import METADATA, entity_table, text_column
+from trueup.models.ids import NodeId
+from trueup.models.node import Node
 
 NODES: Final[Kind[NodeId, Node]] = Kind(
     name="node",

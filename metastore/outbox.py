@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final, get_args
 
 import sqlalchemy as sa
-from trueup.models.commit import OutboxEntry, PushKind
-from trueup.models.ids import AllocationId, NodeId
 
 from metastore.schema import METADATA, NUMBER, text_column
+from trueup.models.commit import OutboxEntry, PushKind
+from trueup.models.ids import AllocationId, NodeId
 
 OUTBOX: Final = sa.Table(
     "outbox",
@@ -80,7 +80,8 @@ def write_outbox(connection: sa.Connection, added: Sequence[OutboxEntry], taken:
     """Adds pushes, and deletes those that were taken off since the last write."""
     if taken:
         connection.execute(
-            sa.delete(OUTBOX).where(OUTBOX.c.number == sa.bindparam("taken")), [{"taken": one} for one in taken]
+            sa.delete(OUTBOX).where(OUTBOX.c.number == sa.bindparam("taken")),
+            [{"taken": one} for one in taken],
         )
     if added:
         connection.execute(

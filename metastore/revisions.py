@@ -4,18 +4,21 @@ from collections.abc import Iterable
 from typing import Final
 
 import sqlalchemy as sa
-from trueup.models.codec import from_json, to_json
-from trueup.models.ids import RevisionId
-from trueup.models.revision import Revision
 
 from metastore.kinds import Row
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
+from trueup.models.codec import from_json, to_json
+from trueup.models.ids import RevisionId
+from trueup.models.revision import Revision
 
 REVISIONS: Final = history_table("revisions", text_column("id"), text_column("state"), ask_by=("id",))
 
 _BY_ID: Final = (
-    sa.select(REVISIONS.c.body).where(REVISIONS.c.id == sa.bindparam("id")).order_by(REVISIONS.c.number.desc()).limit(1)
+    sa.select(REVISIONS.c.body)
+    .where(REVISIONS.c.id == sa.bindparam("id"))
+    .order_by(REVISIONS.c.number.desc())
+    .limit(1)
 )
 _NEWEST: Final = sa.select(REVISIONS.c.body).order_by(REVISIONS.c.number.desc()).limit(1)
 
