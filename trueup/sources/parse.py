@@ -4,7 +4,7 @@ PyYAML's C parser makes the nodes, `composer.py` reads the YAML 1.2 core out of 
 encoding, syntax errors, several documents in a file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ _PROBLEM_HINTS: Final = {
     "did not find expected '-' indicator": "the lines of a list begin with a dash in the same column",
     "did not find expected key": "the keys of a mapping begin in the same column",
 }
+_TAB: Final = ("a tab cannot indent", "use spaces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,14 @@ class ParsedFile:
     errors: tuple[SpecError, ...] = ()
 
 
-def parse(text: bytes, file: str, root: int = 0, limits: Limits = SPEC_LIMITS) -> ParsedFile:
+def parse(
+    text: bytes,
+    file: str,
+    root: int = 0,
+    *,
+    limits: Limits = SPEC_LIMITS,
+    loader: Callable[[str], Any] = NodeLoader,
+) -> ParsedFile:
     """The documents of a YAML file. Never raises: what is wrong is in the errors, with its line and column."""
     key = FileKey(root, file)
     try:
@@ -56,7 +64,7 @@ def parse(text: bytes, file: str, root: int = 0, limits: Limits = SPEC_LIMITS) -
     except UnicodeDecodeError as error:
         return _refused(key, _encoding_error(key, text, error))
     try:
-        return ParsedFile(file=key, documents=tuple(_documents(content, key, limits)))
+        return ParsedFile(file=key, documents=tuple(_documents(loader(content), key, limits)))
     except yaml.MarkedYAMLError as error:
         return _refused(key, _syntax_error(key, content, error))
     except yaml.reader.ReaderError as error:
@@ -67,8 +75,7 @@ def parse(text: bytes, file: str, root: int = 0, limits: Limits = SPEC_LIMITS) -
         return _refused(key, SpecError(file=file, message=str(error), hint="split it into several files"))
 
 
-def _documents(content: str, key: FileKey, limits: Limits) -> Iterator[Document]:
-    loader = NodeLoader(content)
+def _documents(loader: Any, key: FileKey, limits: Limits) -> Iterator[Document]:  # noqa: ANN401 - as above
     left = limits.file_nodes
     try:
         while loader.check_node():
@@ -97,12 +104,15 @@ def _syntax_error(key: FileKey, content: str, error: yaml.MarkedYAMLError) -> Sp
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     problem = error.problem or "is no YAML"
     hint = _PROBLEM_HINTS.get(problem, "")
+    if problem.startswith("found a tab character"):
+        problem, hint = _TAB
     if problem == "found character that cannot start any token":
         problem, hint = _bad_start(content, line, column)
     if problem == "exceeded maximum nesting depth":
         problem = f"nested deeper than {SPEC_LIMITS.depth} levels"
-    if error.context_mark is not None and error.context_mark.line + 1 != line:
-        problem += f" ({error.context} that begins in line {error.context_mark.line + 1})"
+    context = error.context_mark
+    if context is not None and context.line + 1 != line and problem != _TAB[0]:
+        problem += f" ({error.context} that begins in line {context.line + 1})"
     return SpecError(file=key.path, line=line, column=column, message=problem, hint=hint)
 
 
@@ -111,7 +121,7 @@ def _bad_start(content: str, line: int, column: int) -> tuple[str, str]:
     lines = content.split("\n", line)
     character = lines[line - 1][column - 1 : column] if len(lines) >= line else ""
     if character == "\t":
-        return "a tab cannot indent", "use spaces"
+        return _TAB
     return f"{character!r} cannot begin a plain text", "quote the text"
 
 
