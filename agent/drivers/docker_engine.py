@@ -39,6 +39,8 @@ _TRANSPORT_ERRORS: Final = (
     OSError,
     ValueError,
 )
+_BROKEN_STREAM: Final = (*_TRANSPORT_ERRORS, AttributeError)
+"""AttributeError: urllib3 drops its connection when the answer is closed while it is read."""
 
 
 class EngineAway(DriverError):
@@ -67,7 +69,7 @@ class NotThere(EngineRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAddress:
-    """Where the engine is. *chosen*: somebody named it, so that its absence is a fault and not a machine without one."""
+    """Where the engine is. *chosen*: somebody named it, so its absence is a fault and not a machine without one."""
 
     host: str
     tls: TLSConfig | None = None
@@ -134,22 +136,21 @@ class Stream:
             self._socket.close()
 
     def _read(self, length: int) -> bytes:
-        with self._reading():
+        try:
             return bytes(self._response.raw.read(length)) if length else b""
-        return b""
+        except _BROKEN_STREAM as error:
+            self._raise_unless_interrupted(error)
+            return b""
 
     def _pieces(self) -> Iterator[bytes]:
-        with self._reading():
-            yield from self._response.raw.stream(65536)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
         try:
-            yield
-        except (*_TRANSPORT_ERRORS, AttributeError) as error:
-            # AttributeError: urllib3 drops its connection when the answer is closed while it is read.
-            if not self._interrupted:
-                raise EngineAway(f"the connection to the Docker engine broke: {error}") from None
+            yield from self._response.raw.stream(65536)
+        except _BROKEN_STREAM as error:
+            self._raise_unless_interrupted(error)
+
+    def _raise_unless_interrupted(self, error: Exception) -> None:
+        if not self._interrupted:
+            raise EngineAway(f"the connection to the Docker engine broke: {_cause(error)}") from None
 
 
 class Engine:
@@ -180,10 +181,12 @@ class Engine:
 
     def create(self, request: Mapping[str, Any], name: str) -> str:
         """Makes a container and returns its id. EngineRefused 409 where the name is in use."""
-        made = self._call(
-            PATIENT_SECONDS, lambda client: client.create_container_from_config(dict(request), name)
-        )
-        return str(made["Id"])
+
+        def make(client: docker.APIClient) -> str:
+            made = client.create_container_from_config(dict(request), name)  # type: ignore[no-untyped-call]
+            return str(made["Id"])
+
+        return self._call(PATIENT_SECONDS, make)
 
     def start(self, container: str) -> None:
         """Starts a container; one that runs is left as it is."""
@@ -196,14 +199,6 @@ class Engine:
     def remove(self, container: str, *, force: bool = False) -> None:
         """Removes a container, with the volumes that have no name. *force*: though it runs."""
         self._call(PATIENT_SECONDS, lambda client: client.remove_container(container, v=True, force=force))
-
-    def has_image(self, image: str) -> bool:
-        """Whether the image is on this machine."""
-        try:
-            self._call(QUICK_SECONDS, lambda client: client.inspect_image(image))
-        except NotThere:
-            return False
-        return True
 
     def pull(self, repository: str, tag: str, registry: str, auth: Mapping[str, str]) -> None:
         """Fetches an image; *auth* empty: as this machine's own docker configuration has it for *registry*.
@@ -291,9 +286,10 @@ class Engine:
             image = isinstance(error, docker.errors.ImageNotFound)
             raise NotThere(str(error.explanation), image=image) from None
         except docker.errors.APIError as error:
-            if error.response.status_code == requests.codes.unavailable:
+            status = 500 if error.response is None else error.response.status_code
+            if status == requests.codes.unavailable:
                 raise EngineAway(f"the Docker engine is not ready: {error.explanation}") from None
-            raise EngineRefused(error.response.status_code, str(error.explanation)) from None
+            raise EngineRefused(status, str(error.explanation)) from None
         except requests.Timeout:
             raise EngineAway(
                 f"the Docker engine at {self.address.host} did not answer within its deadline"

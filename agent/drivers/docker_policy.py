@@ -1,0 +1,130 @@
+"""What this node's policy allows a container, decided on the final request to the engine. Default: tight.
+
+Everything by which a container gets more than its own files, network and processes is refused unless listed, also
+settings no spec can write today: a request with a key that is not known here is refused too.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from agent.drivers.docker_spec import OWN_NETWORK
+
+_HARMLESS: Final = frozenset(
+    {
+        "Init",
+        "RestartPolicy",
+        "AutoRemove",
+        "PortBindings",
+        "CapDrop",
+        "ReadonlyRootfs",
+        "Ulimits",
+        "LogConfig",
+        "CpuShares",
+        "Memory",
+        "MemorySwap",
+        "PidsLimit",
+        "ShmSize",
+    }
+)
+_EVERY_CONTAINER_HAS: Final = frozenset(
+    {
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    }
+)
+_WHERE: Final = "in the agent's configuration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerPolicy:
+    """`drivers.docker` of the agent's configuration.
+
+    *mounts*: paths of the node whose trees may be mounted, and names of the engine's volumes. *capabilities* with or
+    without `CAP_`, `ALL` for all. *network_modes* beside `task:NAME`, which is always allowed.
+    """
+
+    enabled: bool = True
+    privileged: bool = False
+    mounts: Collection[str] = ()
+    capabilities: Collection[str] = ()
+    network_modes: Collection[str] = ("bridge", "none")
+
+
+def refusals(
+    request: Mapping[str, Any], policy: DockerPolicy, *, given: Collection[str], networks: Collection[str]
+) -> Sequence[str]:
+    """Why the request may not be made, each with what would allow it; empty if it may.
+
+    Sources of mounts have their links resolved. *given* are those the agent itself puts in (the task's folder, the
+    node's volumes), *networks* the modes that join a task of the same allocation.
+    """
+    host = request["HostConfig"]
+    found = [
+        f"HostConfig.{key} is not known to this node's policy"
+        for key in sorted(host)
+        if key not in _HARMLESS | {"Privileged", "CapAdd", "Mounts", "NetworkMode"}
+    ]
+    if host["Privileged"] and not policy.privileged:
+        found.append(
+            f"privileged containers are not allowed on this node: set drivers.docker.privileged {_WHERE}"
+        )
+    found += _capabilities(host["CapAdd"], policy)
+    found += [reason for mount in host["Mounts"] if (reason := _mount(mount, policy, given))]
+    mode = host["NetworkMode"]
+    allowed = {*policy.network_modes, *networks}
+    if mode not in allowed and not (mode in OWN_NETWORK and "bridge" in allowed):
+        shown = "bridge" if mode in OWN_NETWORK else mode
+        found.append(
+            f'network_mode "{shown}" is not allowed on this node: '
+            f"list it under drivers.docker.network_modes {_WHERE}"
+        )
+    return found
+
+
+def _capabilities(wanted: Sequence[str], policy: DockerPolicy) -> list[str]:
+    allowed = {_bare(name) for name in policy.capabilities}
+    if "ALL" in allowed:
+        return []
+    return [
+        f'the capability "{name}" is not allowed on this node: list it under drivers.docker.capabilities {_WHERE}'
+        for name in wanted
+        if _bare(name) not in allowed | _EVERY_CONTAINER_HAS
+    ]
+
+
+def _bare(capability: str) -> str:
+    return capability.upper().removeprefix("CAP_")
+
+
+def _mount(mount: Mapping[str, Any], policy: DockerPolicy, given: Collection[str]) -> str | None:
+    source, kind = str(mount.get("Source", "")), mount["Type"]
+    if kind == "tmpfs" or (kind == "volume" and (not source or source in policy.mounts)):
+        return None
+    if kind == "bind" and (source in given or _beneath(source, policy.mounts)):
+        return None
+    what = "the path" if kind == "bind" else "the engine's volume"
+    return (
+        f'{what} "{source}" may not be mounted on this node: list it under drivers.docker.mounts {_WHERE}, '
+        "or use a volume of the group"
+    )
+
+
+def _beneath(source: str, allowed: Collection[str]) -> bool:
+    path = PurePosixPath(source)
+    if not path.is_absolute() or ".." in path.parts:
+        return False
+    return any(path.is_relative_to(root) for root in allowed if root.startswith("/"))
