@@ -6,6 +6,7 @@ cluster label, as two clusters on one engine do. A test that kills or restarts a
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import os
 import shutil
@@ -41,26 +42,22 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerEngine:
-    """An engine that runs. *host* is what `DOCKER_HOST` wants; *image* is busybox, its default command a shell.
-
-    *bridge* is False where another engine holds the bridge: containers then have network `none` or `host` only.
-    """
+    """An engine that runs. *host* is what `DOCKER_HOST` wants; *image* is busybox, its default command a shell."""
 
     host: str
     image: str
-    bridge: bool
 
 
 class Engine:
     """One `dockerd` with all its state under *folder*, which must have a short path: sockets allow 108 bytes.
 
     `start` and `stop` may be repeated. After `kill`, containers run on until the next `start`, which stops them
-    unless *live_restore*.
+    unless *live_restore*. Each has a bridge of its own, without firewall rules: two engines on `docker0` flush each
+    other's, and one told to have no bridge removes `docker0` from under the other.
     """
 
-    def __init__(self, folder: Path, *, bridge: bool = False, live_restore: bool = False) -> None:
+    def __init__(self, folder: Path, *, live_restore: bool = False) -> None:
         self._folder = folder
-        self._bridge = bridge
         self._live_restore = live_restore
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -110,10 +107,32 @@ class Engine:
                 for container in engine.containers(all=True, quiet=True):
                     engine.remove_container(container["Id"], force=True)
         self.stop()
+        subprocess.run(["ip", "link", "delete", self._bridge], check=False, capture_output=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _bridge(self) -> str:
+        """The name of its bridge; the kernel allows 15 characters."""
+        return f"tu-{hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:12]}"
+
+    def _make_bridge(self) -> None:
+        interfaces = psutil.net_if_addrs()
+        if self._bridge in interfaces:
+            return
+        taken = {address.address.rpartition(".")[0] for held in interfaces.values() for address in held}
+        # Begun at a place of its own, so that two engines which start at once do not choose the same.
+        first = int(self._bridge[-2:], 16)
+        subnet = next(net for n in range(256) if (net := f"10.213.{(first + n) % 256}") not in taken)
+        for command in (
+            ("link", "add", self._bridge, "type", "bridge"),
+            ("address", "add", f"{subnet}.1/24", "dev", self._bridge),
+            ("link", "set", self._bridge, "up"),
+        ):
+            subprocess.run(["ip", *command], check=True, capture_output=True)
 
     def _spawn(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_bridge()
         (self._folder / "pid").unlink(missing_ok=True)
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -123,7 +142,9 @@ class Engine:
                     f"--exec-root={self._folder}/exec",
                     f"--host={self.host}",
                     f"--pidfile={self._folder}/pid",
-                    *(() if self._bridge else ("--bridge=none", "--iptables=false")),
+                    f"--bridge={self._bridge}",
+                    "--iptables=false",
+                    "--ip-masq=false",
                     *(("--live-restore",) if self._live_restore else ()),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -219,7 +240,7 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
     given = os.environ.get(DOCKER_HOST)
     if given:
         import_image(given)
-        yield DockerEngine(host=given, image=IMAGE, bridge=True)
+        yield DockerEngine(host=given, image=IMAGE)
         return
     with _shared_engine(_run_folder(tmp_path_factory)) as engine:
         yield engine
@@ -243,14 +264,14 @@ def _shared_engine(run_folder: Path) -> Iterator[DockerEngine]:
         (run_folder / "docker-engine").open("a+") as shared,
     ):
         with _locked(shared.fileno()):
-            engine, bridge = _engine_of(shared)
+            engine = _engine_of(shared)
             try:
                 engine.start()
             except EngineError as error:
                 unavailable("docker", str(error))
             fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            yield DockerEngine(host=engine.host, image=IMAGE, bridge=bridge)
+            yield DockerEngine(host=engine.host, image=IMAGE)
         finally:
             with _locked(shared.fileno()):
                 fcntl.flock(users, fcntl.LOCK_UN)
@@ -260,18 +281,15 @@ def _shared_engine(run_folder: Path) -> Iterator[DockerEngine]:
                     shared.truncate(0)
 
 
-def _engine_of(shared: io.TextIOWrapper) -> tuple[Engine, bool]:
-    """The engine that *shared* names, or a new one, which is then written there."""
+def _engine_of(shared: io.TextIOWrapper) -> Engine:
+    """The engine whose folder *shared* names, or a new one, which is then written there."""
     shared.seek(0)
-    known = shared.read().split()
-    if not known:
-        # Two engines with a bridge would flush each other's firewall rules.
-        bridge = not any(process.name() == "dockerd" for process in psutil.process_iter(["name"]))
-        known = [tempfile.mkdtemp(prefix="tu-", dir="/tmp"), str(int(bridge))]
-        shared.write(" ".join(known))
+    folder = shared.read()
+    if not folder:
+        folder = tempfile.mkdtemp(prefix="tu-", dir="/tmp")
+        shared.write(folder)
         shared.flush()
-    folder, has_bridge = known[0], known[1] == "1"
-    return Engine(Path(folder), bridge=has_bridge), has_bridge
+    return Engine(Path(folder))
 
 
 @contextlib.contextmanager

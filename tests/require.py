@@ -60,7 +60,7 @@ def _docker() -> str | None:
         return None
     if os.geteuid() != 0:
         return f"an engine of our own needs root; {DOCKER_HOST} may name one that runs"
-    return _commands("dockerd", "containerd", "iptables", "busybox")
+    return _commands("dockerd", "containerd", "iptables", "ip", "busybox")
 
 
 def _postgres() -> str | None:
