@@ -27,14 +27,14 @@ def dry_run(state: ClusterState, desired: DesiredState | None, now: datetime, id
 
     A held revision changes nothing, so its report shows the hold and the plans of what is applied now.
     """
-    world = _World(state.copy())
+    world = StateCopy(state.copy())
     registration = None if desired is None else register(state, desired, now)
     if registration is not None and registration.held is None:
         write(registration, world.state, world, now)
     outcomes: dict[str, Plan] = {}
     for name in evaluation_order(world.state, world.state.jobs):
         outcomes[name] = evaluate(name, world.state, now, ids)
-        record(outcomes[name], world.state, world.state_puts, now)
+        record(outcomes[name], world.state, world, now)
     names = sorted({*outcomes, *state.jobs})
     return PlanReport(
         revision=_revision(state, desired),
@@ -50,7 +50,7 @@ def dry_run(state: ClusterState, desired: DesiredState | None, now: datetime, id
                 outcomes.get(name),
             )
             for name in names
-            if _is_worth_showing(name, state, outcomes)
+            if _is_worth_showing(name, state, world.state, outcomes)
         ),
         errors=() if desired is None else desired.errors,
         warnings=() if desired is None else desired.warnings,
@@ -72,21 +72,26 @@ def _action(name: str, registration: Registration | None) -> Action:
     return "delete" if name in changed.removed else "none"
 
 
-def _is_worth_showing(name: str, state: ClusterState, outcomes: dict[str, Plan]) -> bool:
+def _is_worth_showing(
+    name: str, before: ClusterState, after: ClusterState, outcomes: dict[str, Plan]
+) -> bool:
     """A job that was removed long ago and has nothing left to stop is no part of a report."""
-    held = state.jobs.get(name)
     outcome = outcomes.get(name)
-    return held is None or not held.removed or (outcome is not None and bool(outcome.stopped))
+    wanted = before.wanted_job(name) is not None or after.wanted_job(name) is not None
+    return wanted or (outcome is not None and bool(outcome.stopped))
 
 
-class _World:
-    """A copy of the state that takes a registration's puts. What is only history is dropped."""
+class StateCopy:
+    """A state that takes the puts of registrations and evaluations. What is only history is dropped."""
 
     def __init__(self, state: ClusterState) -> None:
         self.state = state
-        self.state_puts = _StatePuts(state)
         self.put_version = state.put_version
-        self.put_job = self.state_puts.put_job
+        self.put_allocation = state.put_allocation
+        self.put_deployment = state.put_deployment
+
+    def put_job(self, record: JobRecord) -> None:
+        self.state.jobs[record.name] = record
 
     def put_template(self, template: Template) -> None:
         self.state.templates[template.name] = template
@@ -120,16 +125,3 @@ class _World:
 
     def set_errors(self, errors: tuple[SpecError, ...]) -> None:
         self.state.errors = errors
-
-
-class _StatePuts:
-    """A copy of the state that takes an evaluation's puts."""
-
-    def __init__(self, state: ClusterState) -> None:
-        self._state = state
-        self.put_version = state.put_version
-        self.put_allocation = state.put_allocation
-        self.put_deployment = state.put_deployment
-
-    def put_job(self, record: JobRecord) -> None:
-        self._state.jobs[record.name] = record

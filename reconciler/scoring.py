@@ -94,7 +94,7 @@ def _spread(node: Node, wanted: Preferences, around: Neighbourhood) -> float:
         held = there.get(value, 0)
         if one.targets:
             aim = wanted.count * one.targets.get(value, _left_over(one)) / 100
-            boost = (aim - held - 1) / aim + 1 / aim if aim else -1.0
+            boost = (aim - held - 1) / aim if aim else -1.0
         else:
             boost = _evenness(held, there)
         total += one.weight * max(-1.0, min(1.0, boost))

@@ -19,10 +19,10 @@ NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
 class CountingIds:
-    """Ids 1, 2, 3 … as 32 hexadecimal digits."""
+    """Ids *first*, *first* + 1, … as 32 hexadecimal digits."""
 
-    def __init__(self) -> None:
-        self._given = 0
+    def __init__(self, first: int = 1) -> None:
+        self._given = first - 1
 
     def new_id(self) -> str:
         self._given += 1

@@ -20,8 +20,10 @@ _NEEDS = ("docker", "postgres", "browser")
 
 # Two noisy cores: a deadline per example measures the neighbours. In CI the same examples come each time, so that a
 # red run says something about the change under test.
-hypothesis.settings.register_profile("trueup", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# The explain phase traces every line of a failing example, which takes minutes.
+_PHASES = tuple(phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain)
+hypothesis.settings.register_profile("trueup", deadline=None, phases=_PHASES)
+hypothesis.settings.register_profile("ci", deadline=None, phases=_PHASES, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "trueup")
 
 

@@ -1,0 +1,140 @@
+"""Revisions that would end too much are held whole, until they end less or that very loss is confirmed."""
+
+import msgspec
+
+from reconciler.hold import confirming_document
+from tests.builders import a_desired, a_job, a_node, a_state, an_allocation
+from tests.pure_cluster import PureCluster
+from trueup.models.desired import InvalidDocument
+from trueup.models.job import Job
+from trueup.models.template import ClusterSettings, Hold, NodePolicy
+
+
+def running(*jobs: Job) -> PureCluster:
+    node = a_node(cpu=64, memory="64GiB")
+    state = a_state(nodes=(node,), jobs=jobs)
+    for job in jobs:
+        for index in range(job.groups[0].count):
+            state.put_allocation(an_allocation(job, node, index=index))
+    return PureCluster(state)
+
+
+def test_removing_the_only_job_is_held_and_says_how_to_confirm() -> None:
+    cluster = running(a_job())
+    registration = cluster.apply(a_desired())
+    held = registration.held
+    assert held is not None
+    assert held.removes == ("web",)
+    assert "no job" in held.reason
+    assert cluster.state.held == held
+    assert cluster.state.revision == "r1"
+    assert f"confirm: {held.confirm}" in confirming_document(held)
+    assert cluster.one_pass()["web"].is_empty
+
+
+def test_the_confirmed_loss_happens() -> None:
+    cluster = running(a_job())
+    held = cluster.apply(a_desired(revision="r2")).held
+    assert held is not None
+    after = cluster.apply(a_desired(revision="r3", cluster=ClusterSettings(confirm=held.confirm)))
+    assert after.held is None
+    assert cluster.state.held is None
+    assert len(cluster.one_pass()["web"].stopped) == 1
+
+
+def test_a_confirmation_of_another_loss_confirms_nothing() -> None:
+    cluster = running(a_job(), a_job("db"))
+    settings = ClusterSettings(confirm="0123456789abcdef")
+    assert cluster.apply(a_desired(cluster=settings)).held is not None
+
+
+def test_a_hold_survives_further_commits_and_ends_with_one_that_ends_less() -> None:
+    jobs = [a_job(name, count=2) for name in ("a", "b", "c")]
+    cluster = running(*jobs)
+    assert cluster.apply(a_desired(jobs[0], revision="r2")).held is not None
+    assert cluster.apply(a_desired(a_job("a", count=2, priority=70), revision="r3")).held is not None
+    assert cluster.apply(a_desired(*jobs[:2], revision="r4")).held is None
+    assert cluster.state.held is None
+
+
+def test_more_than_half_of_two_jobs_is_held_and_less_is_not() -> None:
+    jobs = [a_job(name, count=2) for name in ("a", "b", "c", "d")]
+    assert running(*jobs).apply(a_desired(*jobs[:2])).held is None, "exactly half"
+    assert running(*jobs).apply(a_desired(jobs[0])).held is not None
+
+
+def test_one_job_alone_may_go_whatever_its_share() -> None:
+    jobs = [a_job("big", count=10), a_job("small")]
+    assert running(*jobs).apply(a_desired(jobs[1])).held is None
+
+
+def test_count_0_and_suspended_are_losses_too() -> None:
+    jobs = [a_job(name, count=2) for name in ("a", "b", "c")]
+    emptied = [a_job(name, count=0) for name in ("a", "b")]
+    suspended = [a_job(name, count=2, suspended=True) for name in ("a", "b")]
+    assert running(*jobs).apply(a_desired(jobs[2], *emptied)).held is not None
+    assert running(*jobs).apply(a_desired(jobs[2], *suspended)).held is not None
+
+
+def test_hold_off_lets_it_happen_but_never_the_last_job() -> None:
+    jobs = [a_job(name, count=2) for name in ("a", "b", "c")]
+    cluster = running(*jobs)
+    cluster.state.settings = ClusterSettings(hold="off")
+    settings = ClusterSettings(hold="off")
+    assert cluster.apply(a_desired(jobs[0], cluster=settings)).held is None
+    assert cluster.apply(a_desired(cluster=settings)).held is not None
+
+
+def test_hold_counts_as_last_applied() -> None:
+    """A revision cannot loosen the hold it would run into."""
+    jobs = [a_job(name, count=2) for name in ("a", "b", "c")]
+    assert running(*jobs).apply(a_desired(jobs[0], cluster=ClusterSettings(hold="off"))).held is not None
+    assert Hold(stops_percent=50, jobs=2).jobs == 2
+
+
+def test_a_protected_job_is_neither_removed_nor_emptied() -> None:
+    kept, other = a_job("db", protect=True), a_job("web")
+    for desired in (
+        a_desired(other),
+        a_desired(other, a_job("db", count=0)),
+        a_desired(other, a_job("db", suspended=True)),
+    ):
+        held = running(kept, other).apply(desired).held
+        assert held is not None
+        assert held.removes == ("db",)
+
+
+def test_removing_most_node_documents_is_held() -> None:
+    cluster = running(a_job())
+    policies = {name: NodePolicy(name=name) for name in ("a", "b", "c")}
+    assert cluster.apply(a_desired(a_job(), revision="r2", nodes=policies)).held is None
+    held = cluster.apply(a_desired(a_job(), revision="r3", nodes={"a": policies["a"]})).held
+    assert held is not None
+    assert "Node documents" in held.reason
+
+
+def test_an_error_is_no_absence() -> None:
+    """An invalid document, or a file nobody can read, removes nothing."""
+    jobs = [a_job(name) for name in ("a", "b")]
+    invalid = InvalidDocument(kind="Job", name="b", file="b.yaml")
+    cluster = running(*jobs)
+    assert cluster.apply(a_desired(jobs[0], invalid=(invalid,))).held is None
+    assert cluster.state.jobs["b"].invalid
+    assert not cluster.state.jobs["b"].removed
+    cluster = running(*jobs)
+    cluster.apply(a_desired(jobs[0], unreadable_files=("b.yaml",)))
+    assert not cluster.state.jobs["b"].removed
+    assert all(one.is_empty for one in cluster.one_pass().values())
+
+
+def test_the_digest_is_of_exactly_that_loss() -> None:
+    cluster = running(a_job(count=1))
+    first = cluster.apply(a_desired(revision="r2")).held
+    again = cluster.apply(a_desired(revision="r3")).held
+    assert first is not None
+    assert again is not None
+    assert first.confirm == again.confirm
+    other = running(a_job(count=1), a_job("db")).apply(a_desired(revision="r2")).held
+    assert other is not None
+    assert other.confirm != first.confirm
+    assert msgspec.structs.replace(first, revision=again.revision) == again

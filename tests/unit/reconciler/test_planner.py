@@ -1,0 +1,193 @@
+"""Which node takes a placement, and the reasons of those that do not."""
+
+import pytest
+
+from reconciler.evaluate import evaluate
+from reconciler.planner import Plan
+from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
+from trueup.models.job import Affinity, Constraint, Job, Port, SecretValue, Spread, Volume
+from trueup.models.node import DriverState, Node
+from trueup.models.template import ClusterSettings, NodePolicy
+
+
+def planned(job: Job, *nodes: Node, settings: ClusterSettings | None = None) -> Plan:
+    state = a_state(nodes=nodes, jobs=(job,))
+    state.settings = settings or ClusterSettings()
+    return evaluate(job.name, state, NOON, CountingIds())
+
+
+def where(outcome: Plan) -> list[str]:
+    return [one.allocation.node for one in outcome.placements]
+
+
+def why(outcome: Plan) -> dict[str, int]:
+    return outcome.unplaced[0].reasons
+
+
+def test_binpack_fills_a_node_before_it_takes_the_next() -> None:
+    """The fuller node wins; equals go by name. A group's twins keep apart while they can."""
+    nodes = (a_node("a"), a_node("b"))
+    state = a_state(nodes=nodes, jobs=(a_job("filler"), a_job()))
+    state.put_allocation(an_allocation(a_job("filler", cpu=1, memory="2GiB"), nodes[1]))
+    outcome = evaluate("web", state, NOON, CountingIds())
+    assert where(outcome) == ["b"]
+
+
+def test_spread_takes_the_emptiest() -> None:
+    nodes = (a_node("a"), a_node("b"))
+    state = a_state(nodes=nodes, jobs=(a_job("filler"), a_job()))
+    state.settings = ClusterSettings(placement="spread")
+    state.put_allocation(an_allocation(a_job("filler", cpu=1, memory="2GiB"), nodes[0]))
+    assert where(evaluate("web", state, NOON, CountingIds())) == ["b"]
+
+
+def test_a_groups_twins_keep_apart_while_they_can() -> None:
+    assert sorted(where(planned(a_job(count=3), a_node("a"), a_node("b"), a_node("c")))) == ["a", "b", "c"]
+
+
+def test_what_finds_no_room_says_why_for_each_node() -> None:
+    small, narrow = a_node("small", memory="32MiB"), a_node("narrow", cpu=0.05)
+    outcome = planned(a_job(count=2), small, narrow)
+    assert why(outcome) == {"insufficient cpu": 1, "insufficient memory": 1}
+    assert outcome.unplaced[0].count == 2
+
+
+def test_as_many_are_placed_as_there_is_room_for() -> None:
+    outcome = planned(a_job(count=5, cpu=1), a_node("a", cpu=2))
+    assert len(outcome.placements) == 2
+    assert (outcome.unplaced[0].count, why(outcome)) == (3, {"insufficient cpu": 1})
+
+
+def test_a_cluster_without_nodes_says_so() -> None:
+    assert why(planned(a_job())) == {"no node is registered": 1}
+
+
+@pytest.mark.parametrize(
+    ("job", "node", "reason"),
+    [
+        (a_job(regions=("north",)), a_node(region="south"), "region is not north"),
+        (a_job(), a_node(drivers={}), "driver process is missing"),
+        (
+            a_job(),
+            a_node(drivers={"process": DriverState(healthy=False, detail="switched off")}),
+            "driver process is missing: switched off",
+        ),
+        (a_job(), a_node(eligible=False), "node is ineligible"),
+        (a_job(), a_node(status="down"), "node is not ready"),
+        (
+            a_job(groups=(a_group(volumes=(Volume(name="data", source="shop-data"),)),)),
+            a_node(),
+            "host volume shop-data is missing",
+        ),
+        (
+            a_job(groups=(a_group(tasks=(a_task(env={"KEY": SecretValue(secret="key")}),)),)),
+            a_node(),
+            "secret key is missing",
+        ),
+        (
+            a_job(constraints=(Constraint(attribute="node.labels.disk", operator="=", value="ssd"),)),
+            a_node(labels={"disk": "hdd"}),
+            "constraint node.labels.disk = ssd",
+        ),
+    ],
+)
+def test_a_node_that_may_not_run_it_says_why(job: Job, node: Node, reason: str) -> None:
+    assert why(planned(job, node)) == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "label", "meets"),
+    [
+        ("=", "ssd", "ssd", True),
+        ("!=", "ssd", "hdd", True),
+        ("<", "10", "9", True),
+        (">", "10", "9", False),
+        ("regexp", "^s", "ssd", True),
+        ("version", ">= 5.10, < 6", "5.15.2", True),
+        ("version", "~> 5.10", "6.1", False),
+        ("set_contains", "a,b", "a,b,c", True),
+        ("set_contains_any", "x,c", "a,b,c", True),
+        ("is_set", "", "ssd", True),
+        ("is_not_set", "", "ssd", False),
+    ],
+)
+def test_operators(operator: str, value: str, label: str, *, meets: bool) -> None:
+    constraint = Constraint(attribute="node.labels.x", operator=operator, value=value)  # type: ignore[arg-type]
+    outcome = planned(a_job(constraints=(constraint,)), a_node(labels={"x": label}))
+    assert bool(outcome.placements) is meets
+
+
+def test_constraints_of_job_group_and_task_must_all_hold() -> None:
+    def label(name: str) -> Constraint:
+        return Constraint(attribute=f"node.labels.{name}", operator="is_set")
+
+    group = a_group(constraints=(label("group"),), tasks=(a_task(constraints=(label("task"),)),))
+    job = a_job(groups=(group,), constraints=(label("job"),))
+    full = {"job": "1", "group": "1", "task": "1"}
+    assert planned(job, a_node(labels=full)).placements
+    for missing in full:
+        labels = {name: value for name, value in full.items() if name != missing}
+        assert not planned(job, a_node(labels=labels)).placements
+
+
+def test_distinct_hosts() -> None:
+    job = a_job(count=3, constraints=(Constraint(attribute="", operator="distinct_hosts"),))
+    outcome = planned(job, a_node("a"), a_node("b"))
+    assert sorted(where(outcome)) == ["a", "b"]
+    assert outcome.unplaced[0].count == 1
+
+
+def test_distinct_property() -> None:
+    constraint = Constraint(attribute="node.labels.rack", operator="distinct_property", value="1")
+    nodes = [a_node(name, labels={"rack": name[0]}) for name in ("a1", "a2", "b1")]
+    outcome = planned(a_job(count=3, constraints=(constraint,)), *nodes)
+    assert len(outcome.placements) == 2
+    assert {node[0] for node in where(outcome)} == {"a", "b"}
+
+
+def test_affinity_attracts_and_repels() -> None:
+    nodes = (a_node("a", labels={"disk": "hdd"}), a_node("b", labels={"disk": "ssd"}))
+    likes = Affinity(attribute="node.labels.disk", operator="=", value="ssd", weight=50)
+    assert where(planned(a_job(affinities=(likes,)), *nodes)) == ["b"]
+    avoids = Affinity(attribute="node.labels.disk", operator="=", value="hdd", weight=-50)
+    assert where(planned(a_job(affinities=(avoids,)), *nodes)) == ["b"]
+
+
+def test_spread_over_racks_is_even() -> None:
+    nodes = [a_node(f"n{number}", labels={"rack": str(number % 3)}) for number in range(6)]
+    spread = Spread(attribute="node.labels.rack")
+    outcome = planned(a_job(count=6, spreads=(spread,)), *nodes)
+    racks = [dict((node.name, node.labels["rack"]) for node in nodes)[name] for name in where(outcome)]
+    assert sorted(racks) == ["0", "0", "1", "1", "2", "2"]
+
+
+def test_spread_keeps_to_its_targets() -> None:
+    nodes = [a_node(f"n{number}", labels={"dc": "east" if number < 2 else "west"}) for number in range(4)]
+    spread = Spread(attribute="node.labels.dc", targets={"east": 75, "west": 25})
+    outcome = planned(a_job(count=4, spreads=(spread,)), *nodes)
+    assert sum(name in {"n0", "n1"} for name in where(outcome)) == 3
+
+
+def test_a_static_port_is_given_out_once_a_node() -> None:
+    job = a_job(count=3, ports=(Port(name="http", port=8080),))
+    outcome = planned(job, a_node("a"), a_node("b"))
+    assert sorted(where(outcome)) == ["a", "b"]
+    assert why(outcome) == {"port 8080 is taken": 2}
+
+
+def test_dynamic_ports_are_distinct_on_a_node() -> None:
+    outcome = planned(a_job(count=20, cpu=0.01, ports=(Port(name="http"),)), a_node())
+    ports = [one.allocation.ports["http"] for one in outcome.placements]
+    assert len(set(ports)) == 20
+    assert all(20_000 <= port < 32_000 for port in ports)
+
+
+def test_undeclared_nodes_get_no_work_when_only_declared_ones_may() -> None:
+    settings = ClusterSettings(nodes="declared")
+    assert planned(a_job(), a_node(), settings=settings).unplaced
+    assert planned(a_job(), a_node(declared=True), settings=settings).placements
+    assert NodePolicy(name="node-1").eligible
+
+
+def test_ties_go_to_the_first_name_whatever_the_order_of_nodes() -> None:
+    assert where(planned(a_job(), a_node("b"), a_node("a"))) == ["a"]
