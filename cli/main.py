@@ -88,6 +88,11 @@ class Root(click.Group):
                 error.command_name, possibilities=list(_entries()), ctx=ctx
             ) from None
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands first: they are what a newcomer looks for."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Writes the sections of the help without importing any command."""
         for title, entries in SECTIONS.items():

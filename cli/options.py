@@ -22,7 +22,7 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the command's own options; the global ones by name, as `trueup --help` explains them."""
-        own = [option for option in self.get_params(ctx) if not isinstance(option, GlobalOption)]
+        own = [one for one in self.get_params(ctx) if not isinstance(one, (GlobalOption, click.Argument))]
         rows = [row for option in own if (row := option.get_help_record(ctx)) is not None]
         with formatter.section("Options"):
             formatter.write_dl(rows)
