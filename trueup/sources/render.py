@@ -73,9 +73,8 @@ def _check_placeholders(body: PlacedMapping, parameters: Mapping[str, Parameter]
         if in_key:
             report.add(path, "a key cannot hold {{", "parameters go into values", key=True)
         elif not placeholder.name:
-            report.add(
-                path, "{{ begins no parameter", "write {{ name }} with one of a-z, or {{{{ for a literal {{"
-            )
+            hint = "write {{ name }} with the name of one, or {{{{ for a literal {{"
+            report.add(path, "{{ begins no parameter", hint)
         elif placeholder.name not in parameters:
             hint = near(placeholder.name, list(parameters)) or "add it to parameters"
             report.add(path, f"{placeholder.name!r} is no parameter of this template", hint)
