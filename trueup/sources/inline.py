@@ -55,7 +55,8 @@ def inline(plain: Plain, sources: tuple[SourceFile, ...], read: ReadText, report
         try:
             content = read(source.file)
         except SourceFileError as error:
-            report.add(at, str(error))
+            message, _, hint = str(error).partition("; ")
+            report.add(at, message, hint)
             continue
         total += len(content)
         if total > MAX_INLINED:

@@ -37,8 +37,13 @@ def absent_dependencies(jobs: Mapping[str, Sequence[Dependency]], known: set[str
             if dependency.name in known:
                 continue
             message = f"there is no job {dependency.name!r}"
-            hint = near(dependency.name, sorted(known)) or "if it is to go, take it out of depends_on first"
-            yield Absent(dependant=job, name=dependency.name, error=_error(job, dependency, message, hint))
+            close = near(dependency.name, sorted(known))
+            hint = "if it is to go, take it out of depends_on first"
+            yield Absent(
+                dependant=job,
+                name=dependency.name,
+                error=_error(job, dependency, message, f"{close} {hint}".strip()),
+            )
 
 
 def circular_dependencies(jobs: Mapping[str, Sequence[Dependency]]) -> dict[str, SpecError]:
