@@ -6,6 +6,7 @@ release adds is in no digest.
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -50,8 +51,8 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - plain data is whatever JSO
     if isinstance(value, msgspec.Struct):
         return {
             name: to_plain(held)
-            for name, held, default in _fields(value)
-            if default is msgspec.NODEFAULT or held != default
+            for name, attribute, default in _fields(type(value))
+            if (held := getattr(value, attribute)) != default or default is msgspec.NODEFAULT
         }
     if isinstance(value, Mapping):
         return {str(key): to_plain(held) for key, held in value.items()}
@@ -76,14 +77,16 @@ def to_canonical_json(value: object) -> bytes:
     return msgspec.json.encode(to_plain(value), order="deterministic")
 
 
-def _fields(struct: msgspec.Struct) -> list[tuple[str, Any, Any]]:
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """Of each field: its name in documents, its name in Python, its default."""
     found = []
-    for field in msgspec.structs.fields(struct):
+    for field in msgspec.structs.fields(kind):
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
-        found.append((field.encode_name, getattr(struct, field.name), default))
-    return found
+        found.append((field.encode_name, field.name, default))
+    return tuple(found)
 
 
 def _decode(kind: type, value: object) -> object:

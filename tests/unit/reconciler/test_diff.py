@@ -1,6 +1,7 @@
 """What should change for one job, told as an operator's stories: a situation, a pass, and what comes out."""
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -44,7 +45,7 @@ def passed(state: ClusterState, name: str = "web") -> Plan:
     return evaluate(name, state, NOON, CountingIds())
 
 
-def running_state(job: Job, count: int, **fields: object) -> ClusterState:
+def running_state(job: Job, count: int, **fields: Any) -> ClusterState:
     """A job that runs: *count* healthy allocations on one large node."""
     node = a_node(cpu=64, memory="64GiB")
     state = a_state(nodes=(node,), jobs=(job,))

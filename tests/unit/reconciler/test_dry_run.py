@@ -78,9 +78,9 @@ def worlds(draw: st.DrawFn) -> PureCluster:
             cluster.one_pass()
             if draw(st.booleans()):
                 cluster.agents_obey()
-        running = [held for held in cluster.state.allocations.values() if held.client_status == "running"]
-        if running and draw(st.booleans()):
-            victim = draw(st.sampled_from(sorted(running, key=lambda held: held.id)))
+        alive = [held for held in cluster.state.allocations.values() if held.client_status == "running"]
+        if draw(st.booleans()) and alive:
+            victim = draw(st.sampled_from(sorted(alive, key=lambda held: held.id)))
             cluster.put(victim, client_status=draw(st.sampled_from(["failed", "lost", "complete"])))
     return cluster
 

@@ -8,6 +8,7 @@ from tests.pure_cluster import PureCluster
 from trueup.models.desired import InvalidDocument
 from trueup.models.job import Job
 from trueup.models.template import ClusterSettings, Hold, NodePolicy
+from trueup.models.units import Percent
 
 
 def running(*jobs: Job) -> PureCluster:
@@ -89,7 +90,7 @@ def test_hold_counts_as_last_applied() -> None:
     """A revision cannot loosen the hold it would run into."""
     jobs = [a_job(name, count=2) for name in ("a", "b", "c")]
     assert running(*jobs).apply(a_desired(jobs[0], cluster=ClusterSettings(hold="off"))).held is not None
-    assert Hold(stops_percent=50, jobs=2).jobs == 2
+    assert Hold(stops_percent=Percent(50), jobs=2).jobs == 2
 
 
 def test_a_protected_job_is_neither_removed_nor_emptied() -> None:

@@ -157,7 +157,7 @@ def test_spread_over_racks_is_even() -> None:
     nodes = [a_node(f"n{number}", labels={"rack": str(number % 3)}) for number in range(6)]
     spread = Spread(attribute="node.labels.rack")
     outcome = planned(a_job(count=6, spreads=(spread,)), *nodes)
-    racks = [dict((node.name, node.labels["rack"]) for node in nodes)[name] for name in where(outcome)]
+    racks = [{node.name: node.labels["rack"] for node in nodes}[name] for name in where(outcome)]
     assert sorted(racks) == ["0", "0", "1", "1", "2", "2"]
 
 
