@@ -72,7 +72,10 @@ class GitCommand:
         empty.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = home / "settings"
         _write_private(settings, git_settings(remote, access, hooks=empty))
-        self._environment = _git_environment(environment, empty, settings, access)
+        self._environment = _git_environment(environment, remote, empty, settings, access)
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
 
     def run(self, *arguments: str, git_dir: Path, deadline_seconds: float, stdin: bytes = b"") -> bytes:
         """Runs git to its end and returns what it printed. GitFailed, also at the deadline."""
@@ -82,14 +85,16 @@ class GitCommand:
         except subprocess.TimeoutExpired:
             raise GitFailed(f"gave no answer within {deadline_seconds:g} s", timed_out=True) from None
         finally:
-            _end(process)
+            self._finish(process)
         if process.returncode != 0:
             raise GitFailed(one_line(errors))
         return output
 
     @contextmanager
-    def stream(self, *arguments: str, git_dir: Path, deadline_seconds: float) -> Iterator[IO[bytes]]:
-        """What git prints, as it comes. Leaving the block ends git; at the deadline the stream just ends."""
+    def converse(
+        self, *arguments: str, git_dir: Path, deadline_seconds: float
+    ) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+        """Git's input and output, for questions and answers. Leaving the block ends git; at the deadline both end."""
         process = self._start(arguments, git_dir)
         timer = threading.Timer(deadline_seconds, _signal_group, (process, signal.SIGKILL))
         timer.daemon = True
@@ -97,14 +102,29 @@ class GitCommand:
         try:
             if process.stdin is None or process.stdout is None:
                 raise GitFailed("no pipe to git")
-            process.stdin.close()
-            yield process.stdout
+            yield process.stdin, process.stdout
         finally:
             timer.cancel()
             timer.join()
-            _end(process)
+            self._finish(process)
+
+    def close(self) -> None:
+        """Ends what runs, from another thread, and starts nothing more."""
+        with self._lock:
+            self._closed = True
+            running = tuple(self._running)
+        for process in running:
+            _signal_group(process, signal.SIGKILL)
 
     def _start(self, arguments: Sequence[str], git_dir: Path) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise GitFailed("the source is closed")
+            process = self._popen(arguments, git_dir)
+            self._running.add(process)
+        return process
+
+    def _popen(self, arguments: Sequence[str], git_dir: Path) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
                 ["git", f"--git-dir={git_dir}", *arguments],
@@ -119,6 +139,11 @@ class GitCommand:
             raise GitFailed("the git program is not installed; install git") from None
         except OSError as error:
             raise GitFailed(f"git could not be started: {error.strerror}") from None
+
+    def _finish(self, process: subprocess.Popen[bytes]) -> None:
+        _end(process)
+        with self._lock:
+            self._running.discard(process)
 
 
 def git_settings(remote: GitRemote, access: GitAccess, *, hooks: Path) -> str:
@@ -160,7 +185,7 @@ def _https_settings(remote: GitRemote, access: GitAccess) -> list[str]:
     if access.ca_file is not None:
         lines += _section("http", sslCAInfo=str(access.ca_file.absolute()))
     if secret:
-        user, colon, password = secret.partition(":")
+        _, colon, password = secret.partition(":")
         login = secret if colon and password and access.token else f"{remote.username or 'trueup'}:{secret}"
         basic = base64.b64encode(login.encode()).decode()
         lines += _section(
@@ -189,7 +214,7 @@ def _safe_places(path: Path) -> list[str]:
 
 
 def _git_environment(
-    ours: Mapping[str, str], empty: Path, settings: Path, access: GitAccess
+    ours: Mapping[str, str], remote: GitRemote, empty: Path, settings: Path, access: GitAccess
 ) -> dict[str, str]:
     environment = {name: ours[name] for name in _PASSED_ON if name in ours}
     return environment | {
@@ -203,6 +228,7 @@ def _git_environment(
         "GIT_ASKPASS": "/bin/false",
         "SSH_ASKPASS": "/bin/false",
         "GIT_PROTOCOL_FROM_USER": "0",
+        "GIT_ALLOW_PROTOCOL": remote.transport,  # wins over whatever a repository's own settings say
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_LITERAL_PATHSPECS": "1",

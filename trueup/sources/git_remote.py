@@ -112,7 +112,7 @@ def _https(parts: SplitResult) -> GitRemote:
         transport="https",
         username=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
-        warning=_PASSWORD_WARNING if parts.password else "",
+        warning=_IN_ADDRESS_WARNING if parts.password else "",
     )
 
 
@@ -144,7 +144,7 @@ def _without_password(text: str) -> str:
     return re.sub(r"//[^/]*@", "//", text)
 
 
-_PASSWORD_WARNING: Final = (
+_IN_ADDRESS_WARNING: Final = (
     "the password in the address of the repository shows in the process list and in shell history;"
     " put it into a file and give --git-token-file"
 )

@@ -1,0 +1,260 @@
+"""A git repository as a source: one ref, polled (a local one watched, too), read out of a mirror.
+
+An error of any kind leaves the last snapshot standing, and is tried again after a wait that doubles, with jitter, until
+one success resets it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from trueup.models.clock import Clock
+from trueup.models.ids import RevisionId
+from trueup.models.revision import Commit
+from trueup.models.source_error import SourceUnavailable
+from trueup.sources.git_command import GitAccess, GitCommand, GitFailed
+from trueup.sources.git_history import newest_touching
+from trueup.sources.git_mirror import BlobReader, GitMirror, RefMissing, unavailable
+from trueup.sources.git_remote import check_ref, check_root, is_commit_id, parse_remote
+from trueup.sources.git_tree import files_of
+from trueup.sources.snapshot import Snapshot
+from trueup.sources.watch import FolderWatch
+
+_LONGEST_WAIT: Final = timedelta(minutes=5)
+_BROKEN_TIMES: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitSettings:
+    """What an operator says of a git source.
+
+    *ref* is a branch, a tag, a commit or a full ref; *paths* are folders in it, all of it if empty. *deadline* bounds a
+    fetch, *first_deadline* that of the whole history.
+    """
+
+    url: str
+    ref: str = "main"
+    paths: tuple[str, ...] = ()
+    token_file: Path | None = None
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+    ca_file: Path | None = None
+    poll: timedelta = timedelta(seconds=15)
+    deadline: timedelta = timedelta(seconds=60)
+    first_deadline: timedelta = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """How the last looks went. *error* is empty after a success."""
+
+    failed: int = 0
+    broken: int = 0
+    error: str = ""
+    next_at: datetime | None = None
+    is_due: bool = True
+
+
+class GitTree:
+    """Snapshots of one ref."""
+
+    kind: Final = "git"
+    removals_wait: Final = False
+
+    def __init__(
+        self,
+        settings: GitSettings,
+        data: Path,
+        clock: Clock,
+        *,
+        environment: Mapping[str, str],
+        random: Random | None = None,
+    ) -> None:
+        """RefusedAddress if url, ref or a path is none; no process is started before all are checked."""
+        self._settings = settings
+        self._remote = parse_remote(settings.url)
+        self._ref = check_ref(settings.ref)
+        self._roots = tuple(check_root(path) for path in settings.paths) or ("",)
+        self._home = data.absolute() / "git" / hashlib.sha256(self._remote.address.encode()).hexdigest()[:16]
+        self._mirror = GitMirror(self._home / "mirror.git", self._remote)
+        self._clock = clock
+        self._environment = environment
+        self._random = random or Random()  # noqa: S311 - jitter
+        self._attempts = _Attempts()
+        self._command: GitCommand | None = None
+        self._token = ""
+        self._snapshot: Snapshot | None = None
+        self._reader: BlobReader | None = None
+        self._reading = ExitStack()
+        self._watch: FolderWatch | None = None
+        self._closed = False
+        self.url = self._remote.address
+        self.warning = self._remote.warning
+
+    @property
+    def next_look(self) -> datetime | None:
+        """When the next poll is due."""
+        return self._attempts.next_at
+
+    def look_now(self) -> None:
+        """The next poll is due now."""
+        self._attempts.is_due = True
+
+    def snapshot(self, applied: RevisionId | None) -> Snapshot:
+        """The newest commit's tree; polls if that is due. SourceUnavailable, also again until the next poll is due."""
+        now = self._clock.now()
+        attempts = self._attempts
+        if not attempts.is_due and attempts.next_at is not None and now < attempts.next_at:
+            if self._snapshot is None or attempts.error:
+                raise SourceUnavailable(attempts.error)
+            return self._snapshot
+        attempts.is_due = False
+        try:
+            snapshot = self._poll(applied)
+        except SourceUnavailable as error:
+            self._failed(str(error))
+            raise
+        except OSError as error:
+            self._failed(f"{self._home} cannot be used: {error.strerror}")
+            raise SourceUnavailable(attempts.error) from None
+        self._snapshot = snapshot
+        self._attempts.failed = 0
+        self._attempts.error = ""
+        self._attempts.next_at = self._clock.now() + self._settings.poll
+        return snapshot
+
+    def release(self) -> None:
+        """Ends the git that reads blobs. A snapshot that was read whole says that the mirror is sound."""
+        if self._snapshot is not None:
+            self._attempts.broken = 0
+        self._reader = None
+        self._reading.close()
+
+    def start_watching(self, wake: Callable[[], None]) -> None:
+        """Calls *wake* when a ref of a local repository moved; of another one, nothing is told."""
+        if self._remote.path is None or is_commit_id(self._ref):
+            return
+
+        def moved() -> None:
+            self.look_now()
+            wake()
+
+        git_dir = _git_dir(self._remote.path)
+        folders = [folder for folder in (git_dir / "refs", git_dir / "reftable") if folder.is_dir()]
+        names = (git_dir / "packed-refs", git_dir / "HEAD")
+        self._watch = FolderWatch(folders, moved, names=names, ignored_suffix=".lock")
+
+    def close(self) -> None:
+        """Ends the watch and any git that runs; whoever reads gets SourceUnavailable."""
+        self._closed = True
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._command is not None:
+            self._command.close()
+
+    def _poll(self, applied: RevisionId | None) -> Snapshot:
+        try:
+            git = self._git()
+            self._mirror.prepare(git)
+            first = self._snapshot is None
+            deadline = self._settings.first_deadline if first else self._settings.deadline
+            commit = self._mirror.follow(git, self._ref, deadline.total_seconds())
+            if self._snapshot is None or commit.id != self._snapshot.commit.id:
+                snapshot = self._read(git, commit, applied)
+            else:
+                snapshot = self._snapshot
+        except RefMissing as missing:
+            raise unavailable(self.url, str(missing)) from None
+        except GitFailed as failure:
+            self._note_broken(failure)
+            raise unavailable(self.url, failure.text) from None
+        return snapshot
+
+    def _read(self, git: GitCommand, commit: Commit, applied: RevisionId | None) -> Snapshot:
+        tree = self._mirror.tree(git, commit.id, self._roots)
+        found = files_of(tree, self._roots, self._content)
+        since = applied if applied is not None and is_commit_id(applied) else None
+        log = self._mirror.log(git, since, commit.id)
+        return Snapshot(
+            commit=commit,
+            files=found.files,
+            errors=tuple(found.errors),
+            unusable=found.unusable,
+            touched=newest_touching(log, found.origins),
+        )
+
+    def _content(self, blob_id: str) -> bytes:
+        """Through one git for all blobs of a look; `release` ends it."""
+        try:
+            if self._reader is None:
+                self._reader = self._reading.enter_context(self._mirror.blobs(self._git()))
+            return self._reader.read(blob_id)
+        except GitFailed as failure:
+            self._snapshot = None  # it was never loaded
+            self.release()
+            self._note_broken(failure)
+            error = unavailable(self.url, failure.text)
+            self._attempts.error = str(error)
+            raise error from None
+
+    def _git(self) -> GitCommand:
+        """Git with the token as it is now: it may have been renewed."""
+        if self._closed:
+            raise GitFailed("the source is closed")
+        token = self._read_token()
+        if self._command is None or token != self._token:
+            settings = self._settings
+            access = GitAccess(
+                token=token,
+                ssh_key=settings.ssh_key,
+                known_hosts=settings.known_hosts,
+                ca_file=settings.ca_file,
+            )
+            self._command = GitCommand(self._home, self._remote, access, self._environment)
+            self._token = token
+        return self._command
+
+    def _read_token(self) -> str:
+        file = self._settings.token_file
+        if file is None:
+            return ""
+        try:
+            return file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceUnavailable(f"the token file {file} cannot be read: {error}") from None
+
+    def _note_broken(self, failure: GitFailed) -> None:
+        """Throws the mirror away when it failed twice in a row although the remote answers."""
+        if failure.timed_out or self._closed:
+            return
+        self._attempts.broken += 1
+        if self._attempts.broken < _BROKEN_TIMES or self._command is None:
+            return
+        if self._mirror.answers(self._command, self._settings.deadline.total_seconds()):
+            self._mirror.discard()
+            self._attempts.broken = 0
+
+    def _failed(self, error: str) -> None:
+        self._attempts.failed += 1
+        self._attempts.error = error
+        wait = self._settings.poll * 2.0 ** min(self._attempts.failed - 1, 16)
+        jitter = 0.5 + self._random.random() / 2
+        self._attempts.next_at = self._clock.now() + min(wait, _LONGEST_WAIT) * jitter
+
+
+def _git_dir(path: Path) -> Path:
+    """The folder with the refs of a local repository: itself, `.git` in it, or where a work tree's file points."""
+    inner = path / ".git"
+    if inner.is_dir():
+        return inner
+    if not inner.is_file():
+        return path
+    own = path / inner.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
+    common = own / "commondir"
+    return (own / common.read_text(encoding="utf-8").strip()).resolve() if common.is_file() else own

@@ -1,0 +1,192 @@
+"""The door `SpecSource` of the reconciler, for directories and git alike: snapshot, load, settle, status.
+
+`directory_source` and `git_source` are what the roof calls; `read_directory` is one look for `validate` and `plan`.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Literal, Protocol
+
+import msgspec
+
+from trueup.models.clock import Clock
+from trueup.models.desired import DesiredState
+from trueup.models.ids import RevisionId
+from trueup.models.revision import SourceStatus
+from trueup.models.source_error import SourceUnavailable
+from trueup.sources.desired import SpecLoader
+from trueup.sources.directory import DirectoryTree, content_revision
+from trueup.sources.directory_removals import REMOVAL_SETTLE, Removals
+from trueup.sources.git import GitSettings, GitTree
+from trueup.sources.snapshot import Snapshot
+
+
+class SnapshotSource(Protocol):
+    """A tree that can be looked at: a directory, a git repository."""
+
+    @property
+    def kind(self) -> Literal["directory", "git"]: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def next_look(self) -> datetime | None: ...
+    @property
+    def removals_wait(self) -> bool:
+        """Whether what is absent may not yet count as removed."""
+        ...
+
+    def snapshot(self, applied: RevisionId | None) -> Snapshot:
+        """The newest complete snapshot; the very object of before if nothing changed. SourceUnavailable."""
+        ...
+
+    def release(self) -> None:
+        """The snapshot was loaded: contents are not asked for again."""
+        ...
+
+    def look_now(self) -> None: ...
+    def start_watching(self, wake: Callable[[], None]) -> None: ...
+    def close(self) -> None: ...
+
+
+class TreeSpecSource:
+    """A spec source over a tree; satisfies `reconciler.doors.SpecSource`. Calls of several threads wait in line."""
+
+    def __init__(
+        self,
+        tree: SnapshotSource,
+        clock: Clock,
+        *,
+        removal_settle: timedelta = timedelta(0),
+        loader: SpecLoader | None = None,
+    ) -> None:
+        self._tree = tree
+        self._clock = clock
+        self._loader = loader or SpecLoader()
+        self._removals = Removals(removal_settle)
+        self._removal_settle = removal_settle
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._loaded: DesiredState | None = None
+        self._first_look_at: float | None = None
+        self._started = False
+        self._next_look: datetime | None = None
+        self._status = SourceStatus(kind=tree.kind, url=tree.url)
+
+    def read(self, applied: RevisionId | None) -> DesiredState:
+        """The newest complete desired state, the same object if nothing changed. SourceUnavailable."""
+        with self._lock:
+            try:
+                state = self._read(applied)
+            except SourceUnavailable as error:
+                self._status = msgspec.structs.replace(self._status, error=str(error))
+                raise
+            finally:
+                self._next_look = self._earliest_look()
+            self._status = msgspec.structs.replace(self._status, error="", last_success_at=self._clock.now())
+            return state
+
+    @property
+    def status(self) -> SourceStatus:
+        """How the source does."""
+        return self._status
+
+    @property
+    def next_look(self) -> datetime | None:
+        """When to read again even if nothing woke the reader."""
+        return self._next_look
+
+    def look_now(self) -> None:
+        """Makes the next `read` look, whatever was looked at or failed before: a forge's nudge, a watched change."""
+        self._tree.look_now()
+
+    def start_watching(self, wake: Callable[[], None]) -> None:
+        """Calls *wake*, from a thread of the watch, when `read` may find something new."""
+        self._tree.start_watching(wake)
+
+    def close(self) -> None:
+        """Ends the watch and whatever git process is running."""
+        self._tree.close()
+
+    def _read(self, applied: RevisionId | None) -> DesiredState:
+        snapshot = self._tree.snapshot(applied)
+        if self._loaded is None or snapshot is not self._snapshot:
+            try:
+                self._loaded = self._named(self._loader.load(snapshot), snapshot)
+            finally:
+                self._tree.release()
+            self._snapshot = snapshot
+        if self._tree.kind == "git":
+            return self._loaded
+        now = self._clock.monotonic()
+        state = self._removals.settle(self._loaded, now, waits=self._tree.removals_wait)
+        self._check_start(state, applied, now)
+        return state
+
+    def _named(self, state: DesiredState, snapshot: Snapshot) -> DesiredState:
+        """With a directory's revision: the digest of what the state is made of, and of nothing beside it.
+
+        Logs or programs that lie in the folder, too, would else make a revision with each of their changes.
+        """
+        if self._tree.kind == "git":
+            return state
+        used = {path for job in state.jobs.values() for path in job.files}
+        files = {key: file for key, file in snapshot.files.items() if file.document or key.path in used}
+        revision = content_revision(files, snapshot.errors)
+        before = self._loaded.commit if self._loaded is not None else None
+        if before is not None and before.id == revision:
+            return msgspec.structs.replace(state, commit=before)
+        return msgspec.structs.replace(state, commit=msgspec.structs.replace(state.commit, id=revision))
+
+    def _check_start(self, state: DesiredState, applied: RevisionId | None, now: float) -> None:
+        """After a start nobody knows what was there a moment ago: what is not as last applied must stay so."""
+        if self._first_look_at is None:
+            self._first_look_at = now
+        self._started = self._started or applied is None or applied == state.commit.id
+        left = self._first_look_at + self._removal_settle.total_seconds() - now
+        if not self._started and left > 0:
+            raise SourceUnavailable(
+                "the tree is not as it was last applied; it is taken once it was watched for"
+                f" {self._removal_settle.total_seconds():g} s, so that no half-written one is"
+            )
+        self._started = True
+
+    def _earliest_look(self) -> datetime | None:
+        looks = [self._tree.next_look]
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        due_in = self._removals.due_in(monotonic)
+        looks.append(None if due_in is None else now + due_in)
+        if not self._started and self._first_look_at is not None:
+            left = self._first_look_at + self._removal_settle.total_seconds() - monotonic
+            looks.append(now + timedelta(seconds=max(left, 0)))
+        return min((look for look in looks if look is not None), default=None)
+
+
+def directory_source(
+    roots: Sequence[Path], clock: Clock, *, removal_settle: timedelta = REMOVAL_SETTLE
+) -> TreeSpecSource:
+    """The source that reads folders; several make one tree."""
+    return TreeSpecSource(DirectoryTree(roots, clock), clock, removal_settle=removal_settle)
+
+
+def git_source(
+    settings: GitSettings,
+    data: Path,
+    clock: Clock,
+    *,
+    environment: Mapping[str, str],
+    random: Random | None = None,
+) -> TreeSpecSource:
+    """The source that follows one ref of a repository, with a mirror of it under *data*.
+
+    *environment* is the process's own: of it git sees the search path and proxies only. RefusedAddress (a ValueError)
+    for an address, ref or path that is not taken; SourceUnavailable if *data* cannot be written.
+    """
+    return TreeSpecSource(GitTree(settings, data, clock, environment=environment, random=random), clock)
+
+
+def read_directory(roots: Sequence[Path], clock: Clock) -> DesiredState:
+    """One look at folders, with no wait for what may be half removed: for `validate` and `plan`. SourceUnavailable."""
+    return directory_source(roots, clock, removal_settle=timedelta(0)).read(None)

@@ -1,0 +1,125 @@
+"""Watches folders and calls back when something in them may have changed. What changed, the reader finds out.
+
+Events only hasten a look: where the kernel gives none (no inotify left, a network file system) readers look by
+themselves, and after an overflow too.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from watchdog.events import (
+    EVENT_TYPE_CLOSED_NO_WRITE,
+    EVENT_TYPE_OPENED,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+_OURS: Final = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
+"""What reading makes, ours too: a reader woken by them would never rest."""
+_REMOTE: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "afs", "virtiofs"})
+"""File systems where another machine may write, which no event here tells."""
+
+
+class FolderWatch:
+    """Watches folders with all in them, and single names, whose folder may hold much else.
+
+    A folder's own name is watched, too, for it may be replaced as a whole. *wake* is called on a thread of the watch
+    and must return at once. Names that end in *ignored_suffix* wake nobody by being there.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        wake: Callable[[], None],
+        *,
+        names: Sequence[Path] = (),
+        ignored_suffix: str | None = None,
+    ) -> None:
+        self._folders = list(folders)
+        self._names = [*folders, *names]
+        self._wake = wake
+        self._ignored_suffix = ignored_suffix
+        self._observer: BaseObserver | None = None
+        self._watched: list[tuple[int, int] | None] = []
+        self._start()
+
+    def is_complete(self) -> bool:
+        """Whether every change is told. Watches again what was replaced since."""
+        if self._watched != [_identity(folder) for folder in self._folders]:
+            self.close()
+            self._start()
+        return self._observer is not None and self._observer.is_alive() and None not in self._watched
+
+    def close(self) -> None:
+        """Ends the watch; *wake* is not called any more."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+            self._observer = None
+
+    def _start(self) -> None:
+        self._watched = [_identity(folder) for folder in self._folders]
+        observer = Observer()
+        handler = _Handler(self._wake, self._ignored_suffix)
+        try:
+            for folder, identity in zip(self._folders, self._watched, strict=True):
+                if identity is not None:
+                    observer.schedule(handler, os.path.realpath(folder), recursive=True)
+            for parent in sorted({name.parent for name in self._names}):
+                only = frozenset(os.fsencode(name) for name in self._names if name.parent == parent)
+                if parent.is_dir():
+                    observer.schedule(
+                        _Handler(self._wake, self._ignored_suffix, only), str(parent), recursive=False
+                    )
+            observer.start()
+        except OSError:  # no watches or descriptors left
+            observer.unschedule_all()
+            return
+        self._observer = observer
+
+
+class _Handler(FileSystemEventHandler):
+    """Wakes on every event, or on those of some names *only*."""
+
+    def __init__(
+        self, wake: Callable[[], None], ignored_suffix: str | None, only: frozenset[bytes] | None = None
+    ) -> None:
+        self._wake = wake
+        self._ignored_suffix = None if ignored_suffix is None else os.fsencode(ignored_suffix)
+        self._only = only
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in _OURS:
+            return
+        paths = {os.fsencode(path) for path in (event.src_path, event.dest_path) if path}
+        if self._only is not None and not self._only & paths:
+            return
+        if self._ignored_suffix is not None and all(path.endswith(self._ignored_suffix) for path in paths):
+            return
+        self._wake()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, None if there is none or events would not tell all of it."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return None if _is_remote(found.st_dev) else (found.st_dev, found.st_ino)
+
+
+def _is_remote(device: int) -> bool:
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        mount, _, rest = line.partition(" - ")
+        if mount.split(" ")[2] == wanted:
+            return rest.split(" ")[0] in _REMOTE
+    return False
