@@ -169,22 +169,22 @@ def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
         held=None if not document.get("held") else from_plain(document["held"], Held),
         settings=from_plain(document.get("cluster") or {}, ClusterSettings),
     )
-    for plain in document.get("templates") or ():
-        template = from_plain(plain, Template)
+    for plain in _entries(document, "templates"):
+        template = _entry(plain, "templates", lambda one: from_plain(one, Template))
         state.templates[template.name] = template
-    for plain in document.get("node_policies") or ():
-        policy = from_plain(plain, NodePolicy)
+    for plain in _entries(document, "node_policies"):
+        policy = _entry(plain, "node_policies", lambda one: from_plain(one, NodePolicy))
         state.node_policies[policy.name] = policy
-    for plain in document.get("nodes") or ():
+    for plain in _entries(document, "nodes"):
         node = _entry(plain, "nodes", node_from_document)
         state.nodes[node.id] = node
-    for plain in document.get("jobs") or ():
+    for plain in _entries(document, "jobs"):
         _entry(plain, "jobs", lambda one: _read_job(state, one, read_job))
     nodes_by_name = {node.name: node for node in state.nodes.values()}
-    for plain in document.get("allocations") or ():
+    for plain in _entries(document, "allocations"):
         allocation = _entry(plain, "allocations", lambda one: _read_allocation(state, one, nodes_by_name))
         state.put_allocation(allocation)
-    for plain in document.get("deployments") or ():
+    for plain in _entries(document, "deployments"):
         state.put_deployment(_entry(plain, "deployments", _read_deployment))
     return state
 
@@ -442,6 +442,19 @@ def _read_time(value: object) -> datetime | None:
 
 def _time(moment: datetime | None) -> str | None:
     return None if moment is None else str(msgspec.to_builtins(moment))
+
+
+def _entries(document: Plain, key: str) -> list[Plain]:
+    """The list under *key*, none if it is absent. ValueError if it is no list of mappings."""
+    held: object = document.get(key)
+    if held is None:
+        return []
+    if not isinstance(held, list):
+        raise ValueError(f"{key}: write a list")  # noqa: TRY004 - what a person wrote, not what a caller did
+    for number, plain in enumerate(held):
+        if not isinstance(plain, Mapping):
+            raise ValueError(f"{key}: entry {number + 1}: write a mapping, like {{name: …}}")  # noqa: TRY004 - as above
+    return held
 
 
 def _entry(plain: Plain, where: str, read: Callable[[Plain], T]) -> T:
