@@ -11,7 +11,7 @@ from api.access import bearer
 from api.ask import Ask
 from api.problems import Problem, bad_request, not_found
 from api.routing import Answer, Route
-from metastore.errors import NameTaken, UnknownNode
+from metastore.errors import NameTaken, StoreUnavailable, UnknownNode
 from trueup.models.codec import from_json, to_json
 from trueup.models.wire import HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse
 
@@ -31,6 +31,8 @@ def register(ask: Ask) -> Answer:
         raise _refused(str(error) or "neither the cluster token nor the secret of a known node") from error
     except NameTaken as error:
         raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+    except StoreUnavailable as error:
+        raise _not_now(error) from error
     return _json(answer)
 
 
@@ -42,6 +44,8 @@ def heartbeat(ask: Ask) -> Answer:
         answer = ask.deps.membership.heartbeat(request, secret=secret)
     except UnknownNode as error:
         raise _refused(str(error) or "register again with the cluster token") from error
+    except StoreUnavailable as error:
+        raise _not_now(error) from error
     return _json(answer)
 
 
@@ -69,6 +73,11 @@ def _body(ask: Ask, kind: type[T]) -> T:
 
 def _refused(detail: str) -> Problem:
     return Problem(HTTPStatus.UNAUTHORIZED, detail, www_authenticate='Bearer realm="trueup agents"')
+
+
+def _not_now(error: StoreUnavailable) -> Problem:
+    # What the agent said is not kept; it says it again with its next beat.
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the store cannot be written: {error}", retry_after="5")
 
 
 def _json(answer: object) -> Response:

@@ -12,13 +12,14 @@ from typing import Final
 import msgspec
 
 from api.ask import Ask
-from api.doors import Entry, HistoryCut
+from api.doors import Entry
 from api.history import history_page
 from api.paging import Page
 from api.problems import gone
 from api.routing import PAGING, REVERSE, Answer, Parameter, Route, by_job, by_node, by_revision
 from api.streams import STREAM_TYPE, message, resume_index, stream
 from api.views.history import EventView, event_view
+from metastore.errors import HistoryCut
 from trueup.models.codec import to_json
 from trueup.models.evaluation import Event
 

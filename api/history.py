@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from api.ask import Ask
-from api.doors import Entry, HistoryCut
+from api.doors import Entry
 from api.paging import Page
 from api.problems import bad_request, gone
+from metastore.errors import HistoryCut
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

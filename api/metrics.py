@@ -24,7 +24,7 @@ def show_metrics(ask: Ask) -> Answer:
     gauges = CollectorRegistry()
     gauges.register(
         StateCollector(
-            state, ask.shared.snapshots.summary(state), ask.deps.store.state.source, ask.shared.watchers.count
+            state, ask.shared.snapshots.summary(state), ask.shared.source, ask.shared.watchers.count
         )
     )
     ProcessCollector(registry=gauges)

@@ -9,6 +9,7 @@ from api.request_metrics import RequestMetrics
 from api.routing import Route
 from api.views.status import Summary, summarize
 from api.waiting import Waiter, Watchers
+from trueup.models.revision import SourceStatus
 from trueup.models.state import ClusterState
 
 
@@ -59,6 +60,12 @@ class Shared:
             stopping=deps.stopping,
         )
         self.metrics = RequestMetrics()
+
+    @property
+    def source(self) -> SourceStatus:
+        """How the spec source does now. Its successes change no index, so no snapshot has the newest."""
+        live = self.deps.source_status
+        return self.deps.store.state.source if live is None else live()
 
     @property
     def index(self) -> int:

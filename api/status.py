@@ -21,9 +21,7 @@ class AliveView(msgspec.Struct, frozen=True, kw_only=True):
 def show_status(ask: Ask) -> StatusView:
     """The whole in one answer."""
     state = ask.state
-    return status_view(
-        state, ask.shared.snapshots.summary(state), ask.deps.store.state.source, ask.deps.version
-    )
+    return status_view(state, ask.shared.snapshots.summary(state), ask.shared.source, ask.deps.version)
 
 
 def show_health(_ask: Ask) -> AliveView:

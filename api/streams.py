@@ -9,6 +9,7 @@ from flask import Response
 
 from api.ask import Ask
 from api.problems import bad_request
+from metastore.errors import HistoryCut
 
 STREAM_TYPE: Final = "text/event-stream"
 _KEEP_ALIVE: Final = timedelta(seconds=15)
@@ -58,7 +59,11 @@ def _messages(ask: Ask, index: int, read: Read, pause_seconds: float) -> Iterato
     yield b"retry: %d\n\n" % _RETRY_MILLISECONDS
     while not stopping.is_set():
         if ask.shared.waiter.until_newer(index, at_most=_KEEP_ALIVE, peer_gone=ask.peer_gone):
-            index, found = read(index)
+            try:
+                index, found = read(index)
+            except HistoryCut:
+                # It fell behind. Its client comes back with the last id it saw, and is told so by a status.
+                return
             if found:
                 yield found
                 stopping.wait(pause_seconds)

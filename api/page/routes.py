@@ -74,7 +74,7 @@ def _view(ask: Ask) -> PageView:
     return page_view(
         state,
         summary,
-        status_view(state, summary, ask.deps.store.state.source, ask.deps.version),
+        status_view(state, summary, ask.shared.source, ask.deps.version),
         _newest_revisions(ask),
         ask.deps.clock.now(),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from api.views.job import schedule_view
 from api.views.status import StatusView, Summary
 from trueup.models.allocation import Allocation
 from trueup.models.health import WORST_FIRST, Health, JobHealth
@@ -15,7 +16,7 @@ from trueup.models.state import ClusterState
 
 MAX_ROWS: Final = 200
 MAX_REVISIONS: Final = 10
-_NOT_RUNNING: Final = {"failed": 0, "lost": 1, "unknown": 2, "pending": 3, "running": 4, "complete": 5}
+_WORST_FIRST: Final = "failed lost unhealthy unknown pending starting stopping running complete".split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class JobRow:
     record: JobRecord
     type: str
     running: str
+    next_run_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def page_view(
         now=now,
         status=status,
         confirm_document="" if state.held is None else confirm_document(state.held),
-        jobs=_jobs(state, summary.jobs),
+        jobs=_jobs(state, summary.jobs, now),
         allocations=_allocations(state),
         nodes=_nodes(state),
         revisions=revisions,
@@ -96,20 +98,22 @@ def confirm_document(held: Held) -> str:
     return f'kind: Cluster\nname: cluster\nconfirm: "{held.confirm}"\n'
 
 
-def _jobs(state: ClusterState, found: Iterable[JobHealth]) -> Table:
+def _jobs(state: ClusterState, found: Iterable[JobHealth], now: datetime) -> Table:
     worst: dict[Health, int] = {word: place for place, word in enumerate(WORST_FIRST)}
     ordered = sorted(found, key=lambda job: (worst[job.health], job.sync == "Synced", job.name))
-    return Table(rows=[_job_row(state, job) for job in ordered[:MAX_ROWS]], total=len(ordered))
+    return Table(rows=[_job_row(state, job, now) for job in ordered[:MAX_ROWS]], total=len(ordered))
 
 
-def _job_row(state: ClusterState, job: JobHealth) -> JobRow:
+def _job_row(state: ClusterState, job: JobHealth, now: datetime) -> JobRow:
     record = state.jobs[job.name]
     version = state.versions[job.name, record.version]
+    schedule = schedule_view(record, version.job, now)
     return JobRow(
         health=job,
         record=record,
         type="scheduled " + version.job.type if version.job.schedule is not None else version.job.type,
         running=_running(state, job),
+        next_run_at=None if schedule is None else schedule.next,
     )
 
 
@@ -125,26 +129,27 @@ def _running(state: ClusterState, job: JobHealth) -> str:
 def _allocations(state: ClusterState) -> Table:
     """Wanted ones, and those that were told to stop and have not yet."""
     shown = [held for held in state.allocations.values() if held.is_wanted or not held.is_terminal]
-    ordered = sorted(shown, key=lambda held: (_NOT_RUNNING[held.client_status], held.name, held.id))
+    ordered = sorted(shown, key=lambda held: (_WORST_FIRST.index(_word(held)), held.name, held.id))
     return Table(rows=[_allocation_row(held) for held in ordered[:MAX_ROWS]], total=len(ordered))
 
 
 def _allocation_row(held: Allocation) -> AllocationRow:
     started = [task.started_at for task in held.tasks.values() if task.started_at is not None]
-    word: str = held.client_status
-    if not held.is_wanted and not held.is_terminal:
-        word = "stopping"
-    elif held.client_status == "running" and held.healthy is False:
-        word = "unhealthy"
-    elif held.client_status == "running" and held.healthy is None:
-        word = "starting"
     return AllocationRow(
         allocation=held,
-        word=word,
+        word=_word(held),
         restarts=sum(task.restarts for task in held.tasks.values()),
         since=max(started, default=held.created_at),
         detail=held.reason or _newest_event(held),
     )
+
+
+def _word(held: Allocation) -> str:
+    if not held.is_wanted and not held.is_terminal:
+        return "stopping"
+    if held.client_status == "running" and held.healthy is not True:
+        return "starting" if held.healthy is None else "unhealthy"
+    return held.client_status
 
 
 def _newest_event(held: Allocation) -> str:

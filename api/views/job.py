@@ -105,7 +105,7 @@ def job_view(state: ClusterState, name: str, now: datetime) -> JobView:
             UnplacedView(group=group.group, count=group.count, reasons=group.reasons)
             for group in record.unplaced
         ),
-        schedule=_schedule(record, version.job, now),
+        schedule=schedule_view(record, version.job, now),
         place=PlaceView(file=record.place.file, line=record.place.line),
         files=record.files,
         template=record.template,
@@ -144,7 +144,8 @@ def _groups(found: JobHealth) -> tuple[GroupView, ...]:
     )
 
 
-def _schedule(record: JobRecord, job: Job, now: datetime) -> ScheduleView | None:
+def schedule_view(record: JobRecord, job: Job, now: datetime) -> ScheduleView | None:
+    """When a scheduled job ran and runs; None for any other. A removed or suspended one runs no more."""
     if job.schedule is None:
         return None
     waits = not (record.removed or job.suspended)

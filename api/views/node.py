@@ -30,7 +30,7 @@ class DriverView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One machine with an agent; *secrets* are names, never values."""
+    """One machine with an agent. *labels*: those it reported, and its document's; *secrets* are names, never values."""
 
     id: str
     name: str
@@ -43,6 +43,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     resources: NodeResourcesView
     attributes: dict[str, str]
     labels: dict[str, str]
+    reported_labels: dict[str, str]
     drivers: dict[str, DriverView]
     volumes: tuple[str, ...]
     secrets: tuple[str, ...]

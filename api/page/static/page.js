@@ -3,13 +3,31 @@
 
 const content = document.getElementById("content");
 const live = document.getElementById("live");
+const LOOK_MILLISECONDS = 15000;
 let fetching = false;
 let wanted = false;
+let shown = written(content);
 
 function show(text, tone) {
   live.hidden = false;
   live.textContent = text;
   live.className = tone;
+}
+
+function written(element) {
+  return [...element.children].map((section) => section.outerHTML);
+}
+
+// Only sections that differ, so that what someone selected or is reading elsewhere stays.
+function replace(sections) {
+  const next = sections.map((section) => section.outerHTML);
+  if (next.length === shown.length) {
+    const old = [...content.children];
+    sections.forEach((section, at) => next[at] === shown[at] || old[at].replaceWith(section));
+  } else {
+    content.replaceChildren(...sections);
+  }
+  shown = next;
 }
 
 async function refresh() {
@@ -23,7 +41,7 @@ async function refresh() {
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       // Rendered and escaped by our server, from our own origin; scripts in it would not run.
       const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
-      content.replaceChildren(...parsed.body.childNodes);
+      replace([...parsed.body.children]);
       content.dataset.index = answer.headers.get("X-Index");
       document.title = content.firstElementChild.dataset.title;
       tellTimes();
@@ -72,4 +90,6 @@ function listen() {
 
 tellTimes();
 setInterval(tellTimes, 1000);
+// When the source was last read changes no index, so no message tells of it.
+setInterval(() => document.hidden || refresh(), LOOK_MILLISECONDS);
 listen();

@@ -143,7 +143,7 @@ def test_server_stops(make_world: Callable[..., World], agent: Agent) -> None:
 
 
 @pytest.mark.parametrize(
-    "status, told",
+    ("status", "told"),
     [
         ("404 Not Found", 404),
         ("400 Bad Request", 400),

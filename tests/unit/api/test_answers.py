@@ -1,5 +1,6 @@
 """The fields the contract lists, and what every answer carries."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -212,6 +213,15 @@ def test_last_success_moves_without_an_index(world: World) -> None:
     world.get("/status")
     world.store.state.source = SourceStatus(last_success_at=NOON + timedelta(minutes=1))
     assert world.get("/status")["source"]["last_success_at"] == "2026-06-01T12:01:00Z"
+
+
+def test_the_live_source_status_is_shown_everywhere(make_world: Callable[..., World]) -> None:
+    """The store learns of the source only when it fails or recovers; what is shown is how it does right now."""
+    live = SourceStatus(kind="git", last_success_at=NOON - timedelta(minutes=3), error="no answer")
+    world = make_world(source_status=lambda: live)
+    assert world.get("/status")["source"]["error"] == "no answer"
+    assert "no answer" in world.client.get("/").text
+    assert "trueup_source_up 0.0" in world.client.get("/metrics").text
 
 
 def test_state_is_the_document_of_one_index(world: World) -> None:

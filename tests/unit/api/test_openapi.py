@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,7 +11,6 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.app import ROUTES
 from api.openapi import openapi_document
-from api.reference import reference_page
 from api.twins import twin_of
 from tests.builders import NOON, a_job, a_node, an_allocation
 from tests.unit.api.world import World, an_event
@@ -26,8 +24,6 @@ from trueup.models.revision import Revision
 from trueup.models.template import Template
 from trueup.models.units import Duration
 from trueup.models.wire import HeartbeatRequest, RegisterRequest
-
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "api.md"
 
 
 @pytest.fixture
@@ -132,11 +128,6 @@ def test_twin_has_the_form_of_the_wire() -> None:
         assert set(components[kind.__name__]["required"]) == required
     _, components = msgspec.json.schema_components([twin_of(RegisterRequest)])
     assert components["NodeResources"]["properties"]["cpu"]["type"] == "number"
-
-
-def test_reference_page_is_up_to_date() -> None:
-    """The reference page is made from the route table; `make docs` writes it anew."""
-    assert REFERENCE.read_text() == reference_page(ROUTES)
 
 
 def test_document_needs_no_store() -> None:

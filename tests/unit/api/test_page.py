@@ -17,6 +17,7 @@ from tests.unit.api.world import World
 from trueup.models.allocation import TaskEvent, TaskState
 from trueup.models.errors import SpecError
 from trueup.models.ids import RevisionId
+from trueup.models.job import Schedule
 from trueup.models.revision import Held, Revision, SourceStatus
 
 if TYPE_CHECKING:
@@ -108,6 +109,20 @@ def test_hostile_texts(world: World) -> None:
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "{{7*7}}" in text
+
+
+def test_the_worst_comes_first(world: World) -> None:
+    """An allocation whose checks fail stands before those that do well, though it runs as they do."""
+    web, node = a_job("web", count=2), a_node()
+    world.put(web, node, an_allocation(web, node), an_allocation(web, node, index=1, healthy=False))
+    text = world.client.get("/").text
+    assert text.index("web.app[1]</a>") < text.index("web.app[0]</a>")
+
+
+def test_a_schedule_says_when_it_runs_next(world: World) -> None:
+    """Of a job that waits for its time, the time is shown; it is noon."""
+    world.put(a_job("report", type="batch", schedule=Schedule(cron="30 12 * * *")))
+    assert 'next run <time datetime="2026-06-01T12:30:00Z">' in world.client.get("/").text
 
 
 def test_many_of_all(world: World) -> None:

@@ -66,7 +66,7 @@ def test_any_other_method(world: World, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb, edit",
+    ("verb", "edit"),
     [
         ("restart", "restart_token"),
         ("scale", "count"),

@@ -215,7 +215,7 @@ def test_stop_calls_on_stop_after_setting_the_event() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_text, status",
+    ("request_text", "status"),
     [
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n", b"413"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nBig: " + b"x" * 70_000 + b"\r\n\r\n", b"413"),

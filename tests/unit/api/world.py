@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from flask.testing import FlaskClient
-from memstore import MemStore
 from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.doors import ApiDeps, LogsUnavailable
-from tests.builders import NOON, a_record, a_version
+from metastore.store import SqlStore
+from tests.builders import NOON, CountingIds, a_record, a_version
 from trueup.models.allocation import Allocation
 from trueup.models.evaluation import Event
 from trueup.models.ids import AllocationId
@@ -51,14 +51,15 @@ class World:
     """A store, the app over it, and a client of it."""
 
     def __init__(self, folder: Path, **deps: Any) -> None:
-        self.store = MemStore()
+        clock = NoonClock()
+        self.store = SqlStore.open(folder, clock, CountingIds())
         self.stopping = threading.Event()
         self.deps = ApiDeps(
             **{
                 "store": self.store,
                 "membership": None,
                 "logs": NoLogs(),
-                "clock": NoonClock(),
+                "clock": clock,
                 "cluster_token": lambda: CLUSTER_TOKEN,
                 "stopping": self.stopping,
                 **deps,
