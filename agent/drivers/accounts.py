@@ -34,7 +34,7 @@ class Identity:
 
 def identity_of(user: str, policy: ProcessPolicy) -> Identity:
     """The ids a task of *user* gets (empty: the agent's user). DriverError if there is none or policy says no."""
-    found = _look_up(user)
+    found = _look_up(user) if user else _own()
     if found.uid == 0 and not policy.root:
         raise DriverError(
             "tasks may not run as root on this node: give the task a `user`, "
@@ -50,14 +50,15 @@ def identity_of(user: str, policy: ProcessPolicy) -> Identity:
     return found
 
 
+def _own() -> Identity:
+    """The agent's ids, without a look into the user database: every start asks, and nothing is switched."""
+    uid = os.geteuid()
+    return Identity(name=str(uid), uid=uid, gid=os.getegid(), groups=(), switch=False)
+
+
 def _look_up(user: str) -> Identity:
     try:
-        if not user:
-            entry = pwd.getpwuid(os.geteuid())
-        elif user.isdecimal():
-            entry = pwd.getpwuid(int(user))
-        else:
-            entry = pwd.getpwnam(user)
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except KeyError:
         return _without_entry(user)
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
@@ -67,10 +68,9 @@ def _look_up(user: str) -> Identity:
 
 def _without_entry(user: str) -> Identity:
     """A bare number works without an entry in the user database; a name does not."""
-    if user and not user.isdecimal():
+    if not user.isdecimal():
         raise DriverError(
             f'this node has no user "{user}": create it there, or constrain the job to nodes that do'
         )
-    uid = int(user) if user else os.geteuid()
-    gid = uid if user else os.getegid()
-    return Identity(name=str(uid), uid=uid, gid=gid, groups=(gid,), switch=uid != os.geteuid())
+    uid = int(user)
+    return Identity(name=user, uid=uid, gid=uid, groups=(uid,), switch=uid != os.geteuid())

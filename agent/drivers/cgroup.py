@@ -5,6 +5,7 @@ v1 trees and can still track in an empty v2 one. Without any, tasks run unlimite
 The processor is shared by weight, not capped: an idle machine is given to whoever wants it. Memory is a hard limit.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -177,7 +178,7 @@ def _version(usable: Iterable[Hierarchy]) -> CgroupVersion:
 
 
 def _limit(controller: str, folder: Path, resources: Resources) -> dict[str, str]:
-    v2 = folder.joinpath("cgroup.subtree_control").exists()
+    v2 = _has(folder, "cgroup.subtree_control")
     if controller == "memory":
         return _memory(folder, resources.memory_bytes, v2=v2)
     if controller == "pids":
@@ -191,11 +192,16 @@ def _memory(folder: Path, memory_bytes: int, *, v2: bool) -> dict[str, str]:
         return {}
     if not v2:
         names: Sequence[str] = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-        return {name: str(memory_bytes) for name in names if folder.joinpath(name).exists()}
+        return {name: str(memory_bytes) for name in names if _has(folder, name)}
     settings = {"memory.max": str(memory_bytes), "memory.oom.group": "1"}
-    if folder.joinpath("memory.swap.max").exists():
+    if _has(folder, "memory.swap.max"):
         settings["memory.swap.max"] = "0"
     return settings
+
+
+@functools.cache
+def _has(folder: Path, name: str) -> bool:
+    return folder.joinpath(name).exists()
 
 
 def weight_of_shares(shares: int) -> int:

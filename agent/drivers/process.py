@@ -12,6 +12,8 @@ import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from agent.doors import DriverError, TaskHandle, TaskLaunch, TaskStatus, Wake
 from agent.drivers import leftovers
 from agent.drivers.accounts import Identity, ProcessPolicy, identity_of
@@ -73,9 +75,10 @@ class ProcessDriver:
         """Starts a task; a repeat finds it, running or ended. DriverError says what to do."""
         handle = self._handle(launch.allocation_id, launch.task, launch.attempt)
         folder = folder_of(self._tasks, handle)
-        if folder.run() is None and folder.end() is None:
-            self._start(launch, folder)
-        self._observe(folder)
+        run = folder.run()
+        if run is None and folder.end() is None:
+            run = self._start(launch, folder)
+        self._observe(folder, run)
         return handle
 
     def status(self, handle: TaskHandle) -> TaskStatus:
@@ -148,7 +151,8 @@ class ProcessDriver:
         self._watch.close()
         self._spawner.close()
 
-    def _start(self, launch: TaskLaunch, folder: TaskFolder) -> None:
+    def _start(self, launch: TaskLaunch, folder: TaskFolder) -> RunRecord | None:
+        """What runs then; None if another shim started it and it has ended since."""
         if not self._policy.enabled:
             raise DriverError(
                 "the process driver is off on this node: start the agent with --enable-process, "
@@ -158,15 +162,16 @@ class ProcessDriver:
             raise DriverError(f"task {launch.task} has no config.command to start")
         identity = identity_of(launch.user, self._policy)
         _prepare_folders(launch, identity)
-        folder.make(launch)
+        folder.make()
         answer = self._spawner.order(self._order(launch, folder, identity))
         if "started" not in answer:
             folder.remove()  # Nothing runs: what the caller is told now is all there is to know.
             step, errno = str(answer["step"]), int(answer["errno"] or 0)
             why = explain(step, errno, program=launch.config.command[0], path=answer.get("path") or "")
             raise DriverError(why, temporary=is_temporary(errno))
-        if not answer["started"]:
-            _await_other_shim(folder)
+        if answer["started"] is None:
+            return _await_other_shim(folder)
+        return msgspec.convert(answer["started"], RunRecord)
 
     def _order(self, launch: TaskLaunch, folder: TaskFolder, identity: Identity) -> dict[str, object]:
         return {
@@ -196,7 +201,7 @@ class ProcessDriver:
         if self._watch.watches(folder):
             return True
         run = run or folder.run()
-        if run is None or folder.end() is not None:
+        if run is None:
             return False
         shim = open_process(run.shim, self._boot_id)
         if shim is None:
@@ -262,15 +267,16 @@ def _prepare_folders(launch: TaskLaunch, identity: Identity) -> None:
         ) from None
 
 
-def _await_other_shim(folder: TaskFolder) -> None:
+def _await_other_shim(folder: TaskFolder) -> RunRecord | None:
     """Another shim took this very start up first, for an agent that ended meanwhile: its record is near."""
     deadline = time.monotonic() + _OTHER_SHIM_SECONDS
-    while folder.run() is None and folder.end() is None:
+    while (run := folder.run()) is None and folder.end() is None:
         if time.monotonic() > deadline:
             raise DriverError(
                 f"task {folder.task} is being started by an earlier agent's shim", temporary=True
             )
         time.sleep(0.01)
+    return run
 
 
 def _exited(end: EndRecord) -> TaskStatus:

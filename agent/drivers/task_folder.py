@@ -1,12 +1,10 @@
-"""The folder of one attempt of one process task: what was asked for, what runs, how it ended.
+"""The folder of one attempt of one process task: what runs, and how it ended.
 
-`DATA/tasks/ALLOCATION/TASK/ATTEMPT/` is the launch's one identity on this machine. `launch.json` is the agent's,
-the other files are written by the shim (`shim/records.py`); none holds an argument or a variable of the task, since
-these may be secrets.
+`DATA/tasks/ALLOCATION/TASK/ATTEMPT/` is the launch's one identity on this machine. Its files are written by the shim
+(`shim/records.py`); none holds an argument or a variable of the task, since these may be secrets.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.doors import DriverError, TaskHandle, TaskLaunch
+from agent.doors import DriverError, TaskHandle
 from agent.drivers.identity import ProcessIdentity
 from agent.drivers.shim import records
 from agent.drivers.shim.watcher import CONTROL
@@ -81,17 +79,10 @@ class TaskFolder:
         """The name of the shim's socket in it."""
         return CONTROL
 
-    def make(self, launch: TaskLaunch) -> None:
+    def make(self) -> None:
         """Makes the folder, for the agent's user alone. Idempotent. DriverError where the disk has no room."""
-        about = {
-            "allocation": launch.allocation_name,
-            "job": launch.job,
-            "group": launch.group,
-            "digest": launch.digest,
-        }
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.joinpath("launch.json").write_text(json.dumps(about), "utf-8")
         except OSError as error:
             raise DriverError(
                 f"cannot keep records of the task in {self.path}: {error.strerror}", temporary=True

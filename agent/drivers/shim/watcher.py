@@ -63,21 +63,21 @@ class Watcher:
             oom_score=order["oom_score"],
         )
 
-    def start(self) -> bool:
-        """Starts the task; False if this very start was done before.
+    def start(self) -> dict[str, object] | None:
+        """Starts the task and returns its record; None if this very start was done before.
 
         Refused if its program cannot be started, which is then also on record as its end; OSError if something else
         was in the way, after which the same start can be asked for again.
         """
         self._claim = records.claim(self._folder)
         if self._claim is None or records.exists(self._folder, records.STATE):
-            return False
+            return None
         try:
             records.reserve_exit(self._folder)
             for place, settings in self._cgroups:
                 cgroups.make(place, settings)
             self._listen()
-            self._fork_main([self._open_log(stream) for stream in ("stdout", "stderr")])
+            return self._fork_main([self._open_log(stream) for stream in ("stdout", "stderr")])
         except OSError:
             self._undo()
             raise
@@ -85,7 +85,6 @@ class Watcher:
             os.waitpid(self._main, 0)
             self._record_end({"step": refused.step, "errno": refused.errno})
             raise
-        return True
 
     def serve(self) -> None:
         """Carries the task's output until it has ended with all it started, and records that."""
@@ -135,7 +134,7 @@ class Watcher:
         self._poller.register(self._signals, select.POLLIN)
         self._poller.register(self._control, select.POLLIN)
 
-    def _fork_main(self, outputs: list[int]) -> None:
+    def _fork_main(self, outputs: list[int]) -> dict[str, object]:
         waiting, go = os.pipe()
         reading, report = os.pipe()
         self._main = os.fork()
@@ -148,7 +147,8 @@ class Watcher:
             os.close(descriptor)
         try:
             self._started_at = time.time()
-            records.write_state(self._folder, self._state())
+            state = self._state()
+            records.write_state(self._folder, state)
             with contextlib.suppress(BrokenPipeError):
                 os.write(go, b"1")
         finally:
@@ -157,6 +157,7 @@ class Watcher:
             failure = reports.read()
         if failure:
             raise Refused(*json.loads(failure))
+        return state
 
     def _state(self) -> dict[str, object]:
         return {

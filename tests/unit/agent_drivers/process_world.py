@@ -39,7 +39,8 @@ def lives(pid: int) -> bool:
         return False
 
 
-def descriptors_of(pid: int | str) -> int:
+def descriptors_of(pid: int | str | None) -> int:
+    assert pid is not None
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - iterdir adds nothing
 
 

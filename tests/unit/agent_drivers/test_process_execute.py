@@ -11,6 +11,8 @@ from agent.doors import DriverError
 from tests.unit.agent_drivers.process_world import SECOND, ProcessWorld, descriptors_of, lives, wait_until
 from trueup.models.units import Duration
 
+LONG = Duration(seconds=20)
+
 
 @pytest.mark.parametrize(
     ("script", "code", "output"),
@@ -25,7 +27,7 @@ from trueup.models.units import Duration
 def test_exit_code_and_output(world: ProcessWorld, script: str, code: int, output: str) -> None:
     """Exit code (128 + n by signal n) and both streams as one, their first 4 KiB."""
     handle = world.start("sleep", "60")
-    assert world.driver.execute(handle, ["sh", "-c", script], SECOND * 10) == (code, output)
+    assert world.driver.execute(handle, ["sh", "-c", script], LONG) == (code, output)
 
 
 def test_surroundings_are_the_tasks(either_world: ProcessWorld) -> None:
@@ -34,7 +36,7 @@ def test_surroundings_are_the_tasks(either_world: ProcessWorld) -> None:
     user = "nobody" if os.geteuid() == 0 else ""
     handle = either_world.shell(f"{script}; sleep 60", environment={"GREETING": "hello"}, user=user, cwd="/")
     wait_until(lambda: either_world.log().endswith("0\n1\n2\n"))
-    assert either_world.driver.execute(handle, ["sh", "-c", script], SECOND * 10) == (0, either_world.log())
+    assert either_world.driver.execute(handle, ["sh", "-c", script], LONG) == (0, either_world.log())
 
 
 def test_command_that_is_missing(world: ProcessWorld) -> None:
@@ -64,7 +66,7 @@ def test_side_by_side(world: ProcessWorld) -> None:
     found: dict[int, tuple[int, str]] = {}
 
     def run(number: int) -> None:
-        found[number] = world.driver.execute(handle, ["sh", "-c", f"sleep 0.3; exit {number}"], SECOND * 10)
+        found[number] = world.driver.execute(handle, ["sh", "-c", f"sleep 0.3; exit {number}"], LONG)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(5)]
     began = time.monotonic()
@@ -79,7 +81,7 @@ def test_side_by_side(world: ProcessWorld) -> None:
 def test_task_that_ended(world: ProcessWorld) -> None:
     """A command ends with its task; afterwards nothing can be run in it."""
     handle = world.shell("sleep 0.3")
-    assert world.driver.execute(handle, ["sleep", "60"], SECOND * 20) == (128 + signal.SIGKILL, "")
+    assert world.driver.execute(handle, ["sleep", "60"], LONG) == (128 + signal.SIGKILL, "")
     world.ended(handle)
     with pytest.raises(DriverError, match="task server has ended"):
         world.driver.execute(handle, ["true"], SECOND)
@@ -88,11 +90,11 @@ def test_task_that_ended(world: ProcessWorld) -> None:
 def test_after_many_commands(world: ProcessWorld) -> None:
     """A check each second for a long time leaves nothing open in agent or shim."""
     handle = world.start("sleep", "60")
-    world.driver.execute(handle, ["true"], SECOND * 10)
+    world.driver.execute(handle, ["true"], LONG)
     shim = world.run(handle).shim_pid
     before = descriptors_of("self"), descriptors_of(shim)
     for _ in range(10):
-        world.driver.execute(handle, ["true"], SECOND * 10)
-        world.driver.execute(handle, ["no-such-program"], SECOND * 10)
+        world.driver.execute(handle, ["true"], LONG)
+        world.driver.execute(handle, ["no-such-program"], LONG)
         world.driver.execute(handle, ["sleep", "60"], Duration(milliseconds=1))
     wait_until(lambda: descriptors_of("self") <= before[0] and descriptors_of(shim) <= before[1])

@@ -189,7 +189,6 @@ def test_no_descriptor_leaks(world: ProcessWorld) -> None:
             world.start("no-such-program", task="broken")
         if attempt == 1:
             spawner = world.driver._spawner.pid
-            assert spawner is not None
             before = descriptors_of("self"), descriptors_of(spawner)
     wait_until(lambda: descriptors_of("self") <= before[0] and descriptors_of(spawner) <= before[1])
 
