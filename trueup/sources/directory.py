@@ -23,7 +23,14 @@ from trueup.models.ids import RevisionId
 from trueup.models.revision import Commit
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.directory_walk import Entry, Signature, Walk, open_file, signature_of, walk_folder
-from trueup.sources.snapshot import MAX_FILE_BYTES, FileKey, Snapshot, SpecFile
+from trueup.sources.snapshot import (
+    IGNORE_FILE,
+    MAX_FILE_BYTES,
+    FileKey,
+    Snapshot,
+    SpecFile,
+    is_document_name,
+)
 from trueup.sources.watch import FolderWatch
 
 _WALKS: Final = 3
@@ -198,6 +205,7 @@ class DirectoryTree:
     """Snapshots of folders. Several roots make one tree."""
 
     kind: Final = "directory"
+    warning: Final = ""
 
     def __init__(self, roots: Sequence[Path], clock: Clock) -> None:
         self._roots = [_Root(number, path.absolute(), clock) for number, path in enumerate(roots)]
@@ -206,6 +214,7 @@ class DirectoryTree:
         self._snapshot: Snapshot | None = None
         self._unsettled_since: float | None = None
         self._next_look: datetime | None = None
+        self._used: frozenset[str] = frozenset()
         self.url = " ".join(str(root.path) for root in self._roots)
 
     def snapshot(self, applied: RevisionId | None) -> Snapshot:  # noqa: ARG002 - a directory has no history
@@ -235,8 +244,12 @@ class DirectoryTree:
         """When to look again without being woken."""
         return self._next_look
 
+    def loaded(self, used: frozenset[str]) -> None:
+        """The snapshot was read; *used* are the paths of what it is made of beside documents."""
+        self._used = used
+
     def release(self) -> None:
-        """Lets go of contents: the snapshot was loaded."""
+        """Lets go of contents."""
         for root in self._roots:
             root.release()
 
@@ -245,13 +258,23 @@ class DirectoryTree:
 
     def start_watching(self, wake: Callable[[], None]) -> None:
         """Calls *wake* from a thread of the watch whenever something may have changed. Without inotify: never."""
-        self._watch = FolderWatch([root.path for root in self._roots], wake)
+        self._watch = FolderWatch([root.path for root in self._roots], wake, matters=self._matters)
 
     def close(self) -> None:
         """Ends the watch."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+    def _matters(self, path: str) -> bool:
+        """Whether a change of a file may change a job: a log or a program that lies in the tree does not.
+
+        What has no ending may be a folder, or a link to one.
+        """
+        name = path.rpartition("/")[2]
+        if is_document_name(name) or name == IGNORE_FILE or "." not in name.lstrip("."):
+            return True
+        return any(path.endswith(f"/{used}") for used in self._used)
 
     def _interval(self) -> timedelta:
         watched = self._watch is not None and self._watch.is_complete()

@@ -128,10 +128,12 @@ class GitTree:
         self._attempts.next_at = self._clock.now() + self._settings.poll
         return snapshot
 
+    def loaded(self, used: frozenset[str]) -> None:  # noqa: ARG002 - of a directory only
+        """The snapshot was read whole, so the mirror is sound."""
+        self._attempts.broken = 0
+
     def release(self) -> None:
-        """Ends the git that reads blobs. A snapshot that was read whole says that the mirror is sound."""
-        if self._snapshot is not None:
-            self._attempts.broken = 0
+        """Ends the git that reads blobs."""
         self._reader = None
         self._reading.close()
 
@@ -147,7 +149,9 @@ class GitTree:
         git_dir = _git_dir(self._remote.path)
         folders = [folder for folder in (git_dir / "refs", git_dir / "reftable") if folder.is_dir()]
         names = (git_dir / "packed-refs", git_dir / "HEAD")
-        self._watch = FolderWatch(folders, moved, names=names, ignored_suffix=".lock")
+        self._watch = FolderWatch(
+            folders, moved, names=names, matters=lambda path: not path.endswith(".lock")
+        )
 
     def close(self) -> None:
         """Ends the watch and any git that runs; whoever reads gets SourceUnavailable."""

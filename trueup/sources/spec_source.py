@@ -32,6 +32,8 @@ class SnapshotSource(Protocol):
     @property
     def url(self) -> str: ...
     @property
+    def warning(self) -> str: ...
+    @property
     def next_look(self) -> datetime | None: ...
     @property
     def removals_wait(self) -> bool:
@@ -42,8 +44,12 @@ class SnapshotSource(Protocol):
         """The newest complete snapshot; the very object of before if nothing changed. SourceUnavailable."""
         ...
 
+    def loaded(self, used: frozenset[str]) -> None:
+        """The snapshot was loaded; *used* are the paths of its files that jobs are made of."""
+        ...
+
     def release(self) -> None:
-        """The snapshot was loaded: contents are not asked for again."""
+        """Contents are not asked for again."""
         ...
 
     def look_now(self) -> None: ...
@@ -102,6 +108,11 @@ class TreeSpecSource:
         """Makes the next `read` look, whatever was looked at or failed before: a forge's nudge, a watched change."""
         self._tree.look_now()
 
+    @property
+    def warning(self) -> str:
+        """What the operator should know of the settings, empty if nothing."""
+        return self._tree.warning
+
     def start_watching(self, wake: Callable[[], None]) -> None:
         """Calls *wake*, from a thread of the watch, when `read` may find something new."""
         self._tree.start_watching(wake)
@@ -113,10 +124,7 @@ class TreeSpecSource:
     def _read(self, applied: RevisionId | None) -> DesiredState:
         snapshot = self._tree.snapshot(applied)
         if self._loaded is None or snapshot is not self._snapshot:
-            try:
-                self._loaded = self._named(self._loader.load(snapshot), snapshot)
-            finally:
-                self._tree.release()
+            self._loaded = self._load(snapshot)
             self._snapshot = snapshot
         if self._tree.kind == "git":
             return self._loaded
@@ -125,20 +133,27 @@ class TreeSpecSource:
         self._check_start(state, applied, now)
         return state
 
-    def _named(self, state: DesiredState, snapshot: Snapshot) -> DesiredState:
+    def _load(self, snapshot: Snapshot) -> DesiredState:
+        try:
+            state = self._loader.load(snapshot)
+        finally:
+            self._tree.release()
+        used = frozenset(path for job in state.jobs.values() for path in job.files)
+        self._tree.loaded(used)
+        return state if self._tree.kind == "git" else self._named(state, snapshot, used)
+
+    def _named(self, state: DesiredState, snapshot: Snapshot, used: frozenset[str]) -> DesiredState:
         """With a directory's revision: the digest of what the state is made of, and of nothing beside it.
 
         Logs or programs that lie in the folder, too, would else make a revision with each of their changes.
         """
-        if self._tree.kind == "git":
-            return state
-        used = {path for job in state.jobs.values() for path in job.files}
         files = {key: file for key, file in snapshot.files.items() if file.document or key.path in used}
         revision = content_revision(files, snapshot.errors)
-        before = self._loaded.commit if self._loaded is not None else None
-        if before is not None and before.id == revision:
-            return msgspec.structs.replace(state, commit=before)
-        return msgspec.structs.replace(state, commit=msgspec.structs.replace(state.commit, id=revision))
+        if self._loaded is None or self._loaded.commit.id != revision:
+            commit = msgspec.structs.replace(state.commit, id=revision)
+            return msgspec.structs.replace(state, commit=commit)
+        state = msgspec.structs.replace(state, commit=self._loaded.commit)
+        return self._loaded if state == self._loaded else state
 
     def _check_start(self, state: DesiredState, applied: RevisionId | None, now: float) -> None:
         """After a start nobody knows what was there a moment ago: what is not as last applied must stay so."""

@@ -28,7 +28,8 @@ class FolderWatch:
     """Watches folders with all in them, and single names, whose folder may hold much else.
 
     A folder's own name is watched, too, for it may be replaced as a whole. *wake* is called on a thread of the watch
-    and must return at once. Names that end in *ignored_suffix* wake nobody by being there.
+    and must return at once. Where *matters* is False of a path, nobody is woken by a change of that file's content,
+    nor by it being there.
     """
 
     def __init__(
@@ -37,12 +38,12 @@ class FolderWatch:
         wake: Callable[[], None],
         *,
         names: Sequence[Path] = (),
-        ignored_suffix: str | None = None,
+        matters: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._folders = list(folders)
         self._names = [*folders, *names]
         self._wake = wake
-        self._ignored_suffix = ignored_suffix
+        self._matters = matters
         self._observer: BaseObserver | None = None
         self._watched: list[tuple[int, int] | None] = []
         self._start()
@@ -64,17 +65,15 @@ class FolderWatch:
     def _start(self) -> None:
         self._watched = [_identity(folder) for folder in self._folders]
         observer = Observer()
-        handler = _Handler(self._wake, self._ignored_suffix)
+        handler = _Handler(self._wake, self._matters)
         try:
             for folder, identity in zip(self._folders, self._watched, strict=True):
                 if identity is not None:
                     observer.schedule(handler, os.path.realpath(folder), recursive=True)
             for parent in sorted({name.parent for name in self._names}):
-                only = frozenset(os.fsencode(name) for name in self._names if name.parent == parent)
+                only = frozenset(str(name) for name in self._names if name.parent == parent)
                 if parent.is_dir():
-                    observer.schedule(
-                        _Handler(self._wake, self._ignored_suffix, only), str(parent), recursive=False
-                    )
+                    observer.schedule(_Handler(self._wake, self._matters, only), str(parent), recursive=False)
             observer.start()
         except OSError:  # no watches or descriptors left
             observer.unschedule_all()
@@ -86,21 +85,23 @@ class _Handler(FileSystemEventHandler):
     """Wakes on every event, or on those of some names *only*."""
 
     def __init__(
-        self, wake: Callable[[], None], ignored_suffix: str | None, only: frozenset[bytes] | None = None
+        self,
+        wake: Callable[[], None],
+        matters: Callable[[str], bool],
+        only: frozenset[str] | None = None,
     ) -> None:
         self._wake = wake
-        self._ignored_suffix = None if ignored_suffix is None else os.fsencode(ignored_suffix)
+        self._matters = matters
         self._only = only
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in _OURS:
             return
-        paths = {os.fsencode(path) for path in (event.src_path, event.dest_path) if path}
+        paths = {os.fsdecode(path) for path in (event.src_path, event.dest_path) if path}
         if self._only is not None and not self._only & paths:
             return
-        if self._ignored_suffix is not None and all(path.endswith(self._ignored_suffix) for path in paths):
-            return
-        self._wake()
+        if event.is_directory or any(self._matters(path) for path in paths):
+            self._wake()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
