@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Literal, Protocol
 
+from trueup.models.agent_error import AgentUnreachable as AgentUnreachable
 from trueup.models.allocation import Allocation
 from trueup.models.commit import Committed as Committed
 from trueup.models.commit import OutboxEntry as OutboxEntry
@@ -129,10 +130,6 @@ class Agents(Protocol):
     def stop(self, node: Node, orders: Sequence[StopOrder]) -> None:
         """Tells a node to end allocations gracefully. Idempotent; an unknown id leaves a tombstone."""
         ...
-
-
-class AgentUnreachable(Exception):
-    """A push did not arrive, or its answer did not: the heartbeat mends it."""
 
 
 class Loop(Protocol):

@@ -43,10 +43,14 @@ class GroupProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """What governs a job's changes in this pass. *id* tags new placements; None: no deployment is under way."""
+    """What governs a job's changes in this pass. *id* tags new placements; None: no deployment is under way.
+
+    *opens* says that it begins with this pass.
+    """
 
     version: JobVersion
     id: DeploymentId | None = None
+    opens: bool = False
     progress: Mapping[str, GroupProgress] = field(default_factory=dict)
     halted: bool = False
     put: tuple[Deployment, ...] = ()
@@ -81,9 +85,7 @@ class Rollout:
     def deployments_for(self, groups: Mapping[str, GroupChanges]) -> tuple[Deployment, ...]:
         """The deployments to write: those that changed. A new one only when the pass has work for it."""
         worth = any(one.place or one.destructive_total for one in groups.values())
-        return tuple(
-            one for one in self.put if worth or one.id != self.id or one.created_at != one.modified_at
-        )
+        return tuple(one for one in self.put if worth or not self.opens or one.id != self.id)
 
 
 def govern(
@@ -108,6 +110,7 @@ def govern(
     return Rollout(
         version=version,
         id=opened.id,
+        opens=True,
         progress=progress,
         put=(*put, opened),
         next_look=now + version.job.update.progress_deadline,

@@ -1,0 +1,121 @@
+"""From source to store: what is registered, what an unreadable source changes, and that looking writes nothing."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from metastore.store import SqlStore
+from reconciler.doors import SourceUnavailable
+from reconciler.sync import SyncLoop
+from tests.builders import NOON, a_desired, a_job
+from tests.unit.reconciler_loops.conftest import HandClock
+from trueup.models.desired import DesiredState
+from trueup.models.errors import SpecError
+from trueup.models.health import cluster_health
+from trueup.models.ids import RevisionId
+from trueup.models.revision import SourceStatus
+
+
+class HandSource:
+    """A source that yields what a test puts in."""
+
+    def __init__(self) -> None:
+        self.next: DesiredState | None = None
+        self.asked_with: RevisionId | None = None
+
+    def read(self, applied: RevisionId | None) -> DesiredState:
+        self.asked_with = applied
+        if self.next is None:
+            raise SourceUnavailable("specs: no such folder; make it, or name another")
+        return self.next
+
+    @property
+    def status(self) -> SourceStatus:
+        error = "" if self.next is not None else "specs: no such folder"
+        return SourceStatus(kind="directory", url="specs", last_success_at=NOON, error=error)
+
+    @property
+    def next_look(self) -> datetime | None:
+        return NOON + timedelta(seconds=5)
+
+
+@pytest.fixture
+def source() -> HandSource:
+    return HandSource()
+
+
+@pytest.fixture
+def sync(source: HandSource, store: SqlStore, clock: HandClock) -> SyncLoop:
+    return SyncLoop(source, store, clock)
+
+
+def test_a_revision_is_registered_once(source: HandSource, sync: SyncLoop, store: SqlStore) -> None:
+    source.next = a_desired(a_job())
+    assert sync.step() == NOON + timedelta(seconds=5)
+    assert store.state.revision == "r2"
+    index = store.state.index
+    sync.step()
+    source.next = a_desired(a_job())
+    sync.step()
+    assert store.state.index == index
+    assert source.asked_with == "r2"
+
+
+def test_after_a_restart_the_same_revision_writes_nothing(
+    source: HandSource, sync: SyncLoop, store: SqlStore, clock: HandClock
+) -> None:
+    source.next = a_desired(a_job())
+    sync.step()
+    index = store.state.index
+    SyncLoop(source, store, clock).step()
+    assert store.state.index == index
+
+
+def test_an_unreadable_source_changes_nothing_and_shows(
+    source: HandSource, sync: SyncLoop, store: SqlStore
+) -> None:
+    source.next = a_desired(a_job())
+    sync.step()
+    source.next = None
+    sync.step()
+    assert not store.state.jobs["web"].removed
+    assert store.state.revision == "r2"
+    assert cluster_health(store.state).sync == "Unknown"
+    index = store.state.index
+    sync.step()
+    assert store.state.index == index, "the same trouble is noted once"
+    source.next = a_desired(a_job())
+    sync.step()
+    assert cluster_health(store.state).sync != "Unknown"
+    types = [one.value.type for one in store.events(after=None, limit=10)]
+    assert types == ["RevisionApplied", "SourceUnavailable", "SourceAvailable"]
+
+
+def test_a_held_revision_that_another_overtakes_is_superseded(
+    source: HandSource, sync: SyncLoop, store: SqlStore
+) -> None:
+    for desired in (a_desired(a_job()), a_desired(revision="r3"), a_desired(a_job(), revision="r4")):
+        source.next = desired
+        sync.step()
+    states = {one.value.id: one.value.state for one in store.revisions(after=None, limit=10)}
+    assert states == {"r2": "applied", "r3": "superseded", "r4": "applied"}
+
+
+def test_errors_of_a_revision_show_and_go_with_the_next(
+    source: HandSource, sync: SyncLoop, store: SqlStore
+) -> None:
+    error = SpecError(file="web.yaml", line=3, column=1, path="count", message="-1 is too small")
+    source.next = a_desired(a_job(), errors=(error,))
+    sync.step()
+    assert store.state.errors == (error,)
+    source.next = a_desired(a_job())
+    sync.step()
+    assert not store.state.errors, "the same revision without its errors: a template file that came back"
+
+
+def test_nothing_is_registered_while_agents_are_still_heard(
+    source: HandSource, store: SqlStore, clock: HandClock
+) -> None:
+    source.next = a_desired(a_job())
+    SyncLoop(source, store, clock, adopting=lambda: True).step()
+    assert store.state.revision is None
