@@ -213,6 +213,22 @@ def test_live_in_a_browser(world: World, browser: "Browser", complaints: list[st
 
 
 @pytest.mark.browser
+def test_news_elsewhere_keeps_a_selection_in_a_browser(
+    world: World, browser: "Browser", complaints: list[str]
+) -> None:
+    """Who is copying a job's name is not disturbed by a node that joins."""
+    world.put(a_job("web"))
+    with world.serving() as server, looking(browser, complaints) as page:
+        page.goto(server.url)
+        page.wait_for_selector("#live.good")
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('a[href=\"/jobs/web\"]'))")
+        world.put(a_node("node-7"))
+        page.wait_for_selector("text=node-7")
+        assert page.evaluate("getSelection().toString()") == "web"
+    assert complaints == []
+
+
+@pytest.mark.browser
 def test_hostile_texts_in_a_browser(world: World, browser: "Browser", complaints: list[str]) -> None:
     """Hostile texts run nothing, when the page is loaded and when it is updated."""
     hold(world, HOSTILE)
