@@ -114,13 +114,6 @@ class Changes:
             room_freed=self._frees_room(committed),
         )
 
-    def holders(self, committed: ClusterState) -> set[NodeId]:
-        """The nodes whose allocations changed."""
-        found = set()
-        for key, value in self.staged(ALLOCATIONS).items():
-            found |= {held.node_id for held in (committed.allocations.get(key), value) if held is not None}
-        return found
-
     def _ordered(self) -> Iterator[tuple[Kind[Any, Any], Any, Any]]:
         for kind in KINDS:
             for key, value in self.staged(kind).items():

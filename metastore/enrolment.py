@@ -1,0 +1,170 @@
+"""A node joins or comes back: what its registration changes in the store.
+
+Everything comes in one transaction with the node's being ready, so that nothing is decided about a node whose tasks
+are not yet known.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from metastore.reports import adopted, event_of, report_of, reported, silent_report
+from metastore.transaction import StoreTransaction
+from trueup.models.evaluation import Event
+from trueup.models.node import Node, NodeStatus, with_policy
+from trueup.models.state import ClusterState
+from trueup.models.wire import PROTOCOL, Holding, RegisterRequest
+
+_NEAR_PROTOCOLS: Final = range(PROTOCOL - 1, PROTOCOL + 2)
+"""Releases one apart work together."""
+_MOST: Final = 2**53
+"""What an agent may say of epochs and indexes: beyond it not every reader of JSON counts exactly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrance:
+    """A registration, and the node as it will be."""
+
+    request: RegisterRequest
+    node: Node
+    now: datetime
+
+
+def clone_conflict(known: Node, request: RegisterRequest) -> str | None:
+    """Why *request* cannot be of the living node *known*; None if it can.
+
+    A copied data folder has the same id and secret. A lower incarnation is an agent of the past, another boot at
+    another address another machine. The same address may have rebooted faster than its deadline.
+    """
+    if request.incarnation < known.incarnation:
+        return f"node {known.name} ({known.id}) is alive, and its agent was started later than this one"
+    if request.boot_id != known.boot_id and _host(request.endpoint) != _host(known.endpoint):
+        return (
+            f"node {known.name} ({known.id}) is alive on another machine; if this data folder is a copy, remove it "
+            "here and start the agent with another --name"
+        )
+    return None
+
+
+def node_of(request: RegisterRequest, state: ClusterState, peer: str, now: datetime) -> Node:
+    """The node that registers, as git's policy has it. What is known of it stays where nothing is said."""
+    known = state.nodes.get(request.node_id)
+    status: NodeStatus = "ready" if request.protocol in _NEAR_PROTOCOLS else "incompatible"
+    since = now if known is None or known.status != status else known.status_changed_at
+    node = Node(
+        id=request.node_id,
+        name=request.name,
+        region=request.region,
+        status=status,
+        drain=None if known is None else known.drain,
+        endpoint=_endpoint(request.endpoint, peer),
+        resources=request.resources,
+        attributes=request.attributes,
+        reported_labels=request.labels,
+        labels=request.labels,
+        drivers=request.drivers,
+        volumes=request.volumes,
+        secrets=request.secrets,
+        boot_id=request.boot_id,
+        incarnation=request.incarnation,
+        protocol=request.protocol,
+        registered_at=now if known is None else known.registered_at,
+        status_changed_at=since,
+    )
+    return with_policy(node, state.node_policies.get(request.name), now)
+
+
+def enter(tx: StoreTransaction, entrance: Entrance) -> None:
+    """Puts the node, takes over its name's earlier holder, and takes in all it holds. A repeat puts nothing new."""
+    request, node, now = entrance.request, entrance.node, entrance.now
+    is_foreign = _is_foreign(request, tx.state)
+    if is_foreign and tx.state.revision is None:
+        _remember(tx, request)
+    _inherit(tx, node)
+    known = tx.state.nodes.get(node.id)
+    if known != node:
+        tx.put_node(node)
+        _tell(tx, known, node, now)
+    for holding in request.allocations:
+        _take_holding(tx, holding, entrance, is_foreign=is_foreign)
+    for held in tx.state.allocations_on_node(node.id):
+        if held.client_status == "unknown":
+            tx.put_allocation(reported(held, silent_report(held), tx.state, now))
+
+
+def _is_foreign(request: RegisterRequest, state: ClusterState) -> bool:
+    """Whether the agent remembers another store than this one, or this one as it was before a backup was put back."""
+    if request.epoch == 0:
+        return False
+    other_store = bool(request.cluster_id) and request.cluster_id != state.cluster_id
+    return other_store or request.epoch != state.epoch or request.index > state.index
+
+
+def _remember(tx: StoreTransaction, request: RegisterRequest) -> None:
+    """A store that is still empty goes on where agents saw another end, so that they obey it."""
+    tx.set_inherited()
+    if tx.state.epoch <= request.epoch < _MOST:
+        tx.set_epoch(request.epoch + 1)
+    remembered = max([request.index, *(holding.epoch for holding in request.allocations)])
+    if remembered < _MOST:
+        tx.skip_index(remembered)
+
+
+def _inherit(tx: StoreTransaction, node: Node) -> None:
+    """A new id takes a name over with all its allocations: its earlier holder is silent, or it would be refused."""
+    earlier = tx.state.node_named(node.name)
+    if earlier is None or earlier.id == node.id:
+        return
+    for held in tx.state.allocations_on_node(earlier.id):
+        tx.put_allocation(msgspec.structs.replace(held, node_id=node.id))
+    tx.drop_node(earlier.id)
+
+
+def _tell(tx: StoreTransaction, known: Node | None, node: Node, now: datetime) -> None:
+    if node.status == "incompatible" and (known is None or known.status != node.status):
+        what = f"speaks protocol {node.protocol}, we {PROTOCOL}; bring agent and server to releases one minor apart"
+        tx.put_event(_node_event("NodeIncompatible", f"node {node.name} {what}", node, now))
+    elif known is None:
+        tx.put_event(_node_event("NodeRegistered", f"node {node.name} joined", node, now))
+    elif known.status != node.status:
+        tx.put_event(_node_event("NodeReady", f"node {node.name} is back", node, now))
+
+
+def _node_event(kind: str, message: str, node: Node, now: datetime) -> Event:
+    return Event(at=now, type=kind, message=message, node=node.name)
+
+
+def _take_holding(tx: StoreTransaction, holding: Holding, entrance: Entrance, *, is_foreign: bool) -> None:
+    held = tx.state.allocations.get(holding.id)
+    if held is not None and held.node_id == entrance.node.id:
+        after = reported(held, report_of(holding), tx.state, entrance.now)
+    elif held is None and is_foreign:
+        after = adopted(holding, entrance.node, tx.state, entrance.now)
+    else:
+        return
+    if after is not held:
+        tx.put_allocation(after)
+        event = event_of(held, after, entrance.now)
+        if event is not None:
+            tx.put_event(event)
+
+
+def _endpoint(endpoint: str, peer: str) -> str:
+    """Where the agent is reached: at the address it came from, if it names none that others can dial."""
+    parts = urlsplit(endpoint)
+    try:
+        is_anywhere = ip_address(parts.hostname or "").is_unspecified
+    except ValueError:
+        is_anywhere = False
+    if not is_anywhere or not peer:
+        return endpoint
+    host = f"[{peer}]" if ":" in peer else peer
+    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
+
+
+def _host(endpoint: str) -> str:
+    return urlsplit(endpoint).hostname or ""

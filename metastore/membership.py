@@ -1,0 +1,331 @@
+"""Who belongs to the cluster: nodes join, beat, fall silent and come back, and what they say is taken into the store.
+
+A beat without news writes nothing. Messages of one node are taken in one after another, so that an older one never
+overwrites a newer one's news; nodes do not wait for each other.
+"""
+
+import hmac
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from metastore.adopted import Adopted
+from metastore.adoption import Adoption
+from metastore.enrolment import Entrance, clone_conflict, enter, node_of
+from metastore.errors import NameTaken, UnknownNode
+from metastore.liveness import Liveness, Rhythm, earliest, rhythm_of
+from metastore.mending import Mend, expected_keys, mend, orphan_stops
+from metastore.reports import Report, event_of, report_of, reported, silent_report
+from metastore.silence import Silences
+from metastore.store import SqlStore
+from metastore.transaction import StoreTransaction
+from trueup.models.allocation import Allocation
+from trueup.models.clock import Clock
+from trueup.models.evaluation import Event
+from trueup.models.ids import AllocationId, IdSource, NodeId
+from trueup.models.node import Node
+from trueup.models.state import ClusterState
+from trueup.models.wire import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    RegisterResponse,
+    holdings_digest,
+)
+
+ORPHAN_GRACE_SECONDS: Final = 60.0
+"""How long what the store does not know may run on, at the same epoch, before it is stopped (contract, section 4)."""
+_FORGET_REPEATS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipSettings:
+    """A node silent for *node_timeout* and *grace* is down. *expected_nodes*: how many a new store waits for."""
+
+    node_timeout: timedelta = timedelta(seconds=10)
+    grace: timedelta = timedelta(seconds=5)
+    expected_nodes: int = 0
+
+
+@dataclass(slots=True)
+class _Session:
+    """What is known of a node beside the store: its newest message, and what it is still to be told."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    order: tuple[int, int] = (0, 0)
+    has_used_secret: bool = False
+    orphans: dict[AllocationId, float] = field(default_factory=dict)
+    forget: dict[AllocationId, int] = field(default_factory=dict)
+
+
+class Membership:
+    """As the API's `Membership` and as a `Loop`: `step` watches over nodes. Thread-safe."""
+
+    def __init__(
+        self, store: SqlStore, clock: Clock, ids: IdSource, settings: MembershipSettings | None = None
+    ) -> None:
+        """Takes up the nodes of the store; each has a whole deadline before it is judged."""
+        self._store, self._clock, self._ids = store, clock, ids
+        self._settings = settings or MembershipSettings()
+        self._lock = threading.Lock()
+        self._sessions: dict[NodeId, _Session] = {}
+        self._liveness = Liveness()
+        now = clock.monotonic()
+        rhythm = self.rhythm
+        nodes = list(store.state.nodes.values())
+        waited_for = [node.id for node in nodes if node.status in {"ready", "incompatible"}]
+        for node_id in waited_for:
+            self._liveness.heard(node_id, now + rhythm.deadline_seconds)
+        self._adoption = Adoption(
+            known=waited_for,
+            is_new=not nodes,
+            expected_nodes=self._settings.expected_nodes,
+            now=now,
+            deadline_seconds=rhythm.deadline_seconds,
+        )
+        self._adopted = Adopted(store, clock)
+        self._silences = Silences(store, clock, self._liveness, self._settings.grace.total_seconds())
+
+    @property
+    def adopting(self) -> bool:
+        """Whether the control plane still listens to what agents hold: until then nothing is decided."""
+        return not self._adoption.is_over(self._clock.monotonic())
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """How often nodes beat now, and when a silent one is down."""
+        return rhythm_of(len(self._store.state.nodes), self._settings.node_timeout, self._settings.grace)
+
+    def secret_of(self, node_id: NodeId) -> str | None:
+        """The node's own secret, for pushes to it; None if it is not known."""
+        return self._store.node_secret(node_id)
+
+    def forget(self, node_id: NodeId, allocation_id: AllocationId) -> None:
+        """Tells the node, with its next beats, that the allocation is history and its tombstone may go."""
+        self._session(node_id).forget[allocation_id] = _FORGET_REPEATS
+
+    def step(self) -> datetime:
+        """Judges nodes that are silent for too long; returns when to look again."""
+        now, rhythm = self._clock.monotonic(), self.rhythm
+        # A node that joins meanwhile is not silent before the next look.
+        look_at = now + rhythm.heartbeat_seconds
+        due = earliest(
+            [
+                self._silences.step(now, look_at, rhythm.deadline_seconds),
+                self._adoption.ends_at(now),
+                None if self.adopting else self._adopted.step(now),
+            ]
+        )
+        return self._clock.now() + timedelta(seconds=max((due or look_at) - now, 0.0))
+
+    def register(
+        self, request: RegisterRequest, *, joined: bool, secret: str | None, peer: str
+    ) -> RegisterResponse:
+        """Takes a node in. *joined*: it showed the cluster token; else *secret* must be its own.
+
+        UnknownNode where neither holds, NameTaken where a living node has that id or name. A repeat changes nothing.
+        """
+        if not joined and not self._owns(request.node_id, secret):
+            raise UnknownNode("neither the cluster token nor the secret of a known node")
+        session = self._session(request.node_id)
+        with session.lock:
+            self._admit(request, joined_anew=joined and session.has_used_secret)
+            if not joined:
+                session.has_used_secret = True
+            own_secret = self._enter(request, peer)
+            session.order = max(session.order, (request.incarnation, 0))
+            self._forget_ended(request, session)
+            self._note_heard(request.node_id)
+            self._adopted.note(request.node_id)
+            self._adoption.heard(request.node_id, holds_any=bool(request.allocations))
+        state, rhythm = self._store.state, self.rhythm
+        return RegisterResponse(
+            node_secret=own_secret,
+            cluster_id=state.cluster_id,
+            epoch=state.epoch,
+            index=state.index,
+            adopting=self.adopting,
+            heartbeat_seconds=rhythm.heartbeat_seconds,
+            deadline_seconds=rhythm.deadline_seconds,
+        )
+
+    def heartbeat(self, request: HeartbeatRequest, *, secret: str) -> HeartbeatResponse:
+        """Takes one beat of the node that *secret* belongs to. UnknownNode if it is nobody's.
+
+        One older than another that was taken already changes nothing, and is answered with nothing to do.
+        """
+        node_id = request.node_id
+        node = self._store.state.nodes.get(node_id)
+        if not self._owns(node_id, secret) or node is None or request.incarnation != node.incarnation:
+            raise UnknownNode(
+                f"node {node_id} is not known by this secret; register again with the cluster token"
+            )
+        session = self._session(node_id)
+        with session.lock:
+            order = (request.incarnation, request.sequence)
+            if order < session.order:
+                return self._answer(session)
+            session.order, session.has_used_secret = order, True
+            self._note_heard(node_id)
+            self._take_in(request, node)
+            found = self._mend(request, session)
+            if found is not None:
+                self._adoption.heard(node_id, holds_any=True)
+            return self._answer(session, found, asks=found is None)
+
+    def _session(self, node_id: NodeId) -> _Session:
+        with self._lock:
+            return self._sessions.setdefault(node_id, _Session())
+
+    def _owns(self, node_id: NodeId, secret: str | None) -> bool:
+        own = self._store.node_secret(node_id)
+        return own is not None and secret is not None and hmac.compare_digest(own.encode(), secret.encode())
+
+    def _is_living(self, node: Node) -> bool:
+        return self._liveness.is_living(node.id, self._clock.monotonic())
+
+    def _note_heard(self, node_id: NodeId) -> None:
+        self._liveness.heard(node_id, self._clock.monotonic() + self.rhythm.deadline_seconds)
+
+    def _admit(self, request: RegisterRequest, *, joined_anew: bool) -> None:
+        known = self._store.state.nodes.get(request.node_id)
+        if known is not None and self._is_living(known):
+            clone = clone_conflict(known, request)
+            if clone is not None:
+                raise NameTaken(clone)
+            if joined_anew:
+                # The cluster token alone does not let one node act for another that lives.
+                raise NameTaken(f"node {known.name} ({known.id}) is alive and has a secret of its own")
+        named = self._store.state.node_named(request.name)
+        if named is not None and named.id != request.node_id and self._is_living(named):
+            raise NameTaken(
+                f"node {request.name} is alive as {named.id}; give this agent another --name, or end the other and "
+                f"wait {self.rhythm.deadline_seconds:g} s"
+            )
+
+    def _enter(self, request: RegisterRequest, peer: str) -> str:
+        now = self._clock.now()
+        own_secret = self._store.node_secret(request.node_id)
+        with self._store.transaction() as tx:
+            if own_secret is None:
+                own_secret = self._ids.new_id() + self._ids.new_id()
+                tx.put_node_secret(request.node_id, own_secret)
+            enter(tx, Entrance(request=request, node=node_of(request, tx.state, peer, now), now=now))
+        return own_secret
+
+    def _forget_ended(self, request: RegisterRequest, session: _Session) -> None:
+        """What has ended on the node and is history here needs no tombstone."""
+        known = self._store.state.allocations
+        for holding in request.allocations:
+            if holding.id not in known and holding.client_status in {"complete", "failed", "lost"}:
+                session.forget[holding.id] = _FORGET_REPEATS
+
+    def _take_in(self, request: HeartbeatRequest, node: Node) -> None:
+        """Writes what is news in a beat; nothing is written where nothing is."""
+        now = self._clock.now()
+        state = self._store.state
+        returns = node.status in {"down", "disconnected"} and request.holdings is not None
+        is_news = returns or (request.drivers and request.drivers != node.drivers)
+        reports = {update.id: report_of(update) for update in request.updates}
+        if not is_news and not any(
+            reported(held, reports[held.id], state, now) is not held for held in self._held(node.id, reports)
+        ):
+            return
+        with self._store.transaction() as tx:
+            if is_news:
+                self._renew(tx, request, returns=returns, now=now)
+            if returns:
+                # All at once: between the node's being ready and its tasks' being known nothing may be decided.
+                reports = {**self._silent_reports(request, tx.state), **reports}
+            for held in self._held(node.id, reports):
+                _take_report(tx, held, reports[held.id], now)
+
+    def _held(self, node_id: NodeId, ids: Iterable[AllocationId]) -> list[Allocation]:
+        """Those of *ids* that the node has; a node says nothing of another's."""
+        known = (self._store.state.allocations.get(one) for one in ids)
+        return [held for held in known if held is not None and held.node_id == node_id]
+
+    @staticmethod
+    def _silent_reports(request: HeartbeatRequest, state: ClusterState) -> dict[AllocationId, Report]:
+        """Of what the node still holds, and of what was only unknown: as it was last reported."""
+        keys = {key.id for key in request.holdings or ()}
+        return {
+            held.id: silent_report(held)
+            for held in state.allocations_on_node(request.node_id)
+            if held.client_status == "unknown" or (held.client_status == "lost" and held.id in keys)
+        }
+
+    @staticmethod
+    def _renew(tx: StoreTransaction, request: HeartbeatRequest, *, returns: bool, now: datetime) -> None:
+        node = tx.state.nodes[request.node_id]
+        renewed = msgspec.structs.replace(node, drivers=request.drivers or node.drivers)
+        if returns:
+            renewed = msgspec.structs.replace(renewed, status="ready", status_changed_at=now)
+            tx.put_event(Event(at=now, type="NodeReady", message=f"node {node.name} is back", node=node.name))
+        tx.put_node(renewed)
+
+    def _mend(self, request: HeartbeatRequest, session: _Session) -> Mend | None:
+        """What puts the node right; None if it has to say what it holds first."""
+        state = self._store.state
+        node = state.nodes.get(request.node_id)
+        for update in request.updates:
+            if update.client_status in {"complete", "failed"} and update.id not in state.allocations:
+                session.forget[update.id] = _FORGET_REPEATS
+        away = node is None or node.status in {"down", "disconnected"}
+        if not away and request.holdings_digest == holdings_digest(expected_keys(state, request.node_id)):
+            session.orphans.clear()
+            return Mend()
+        if request.holdings is None:
+            return None
+        found = mend(state, request.node_id, request.holdings)
+        if self.adopting:
+            return Mend(start=found.start)
+        return Mend(start=found.start, stop=(*found.stop, *orphan_stops(self._overdue(found, session))))
+
+    def _overdue(self, found: Mend, session: _Session) -> list[AllocationId]:
+        now = self._clock.monotonic()
+        session.orphans = {one: session.orphans.get(one, now) for one in found.orphans}
+        return [one for one, since in session.orphans.items() if now - since >= ORPHAN_GRACE_SECONDS]
+
+    def _answer(
+        self, session: _Session, found: Mend | None = None, *, asks: bool = False
+    ) -> HeartbeatResponse:
+        state, rhythm = self._store.state, self.rhythm
+        found = found or Mend()
+        return HeartbeatResponse(
+            epoch=state.epoch,
+            index=state.index,
+            adopting=self.adopting,
+            heartbeat_seconds=rhythm.heartbeat_seconds,
+            deadline_seconds=rhythm.deadline_seconds,
+            send_holdings=asks,
+            start=found.start,
+            stop=found.stop,
+            forget=self._forgets(session),
+        )
+
+    @staticmethod
+    def _forgets(session: _Session) -> tuple[AllocationId, ...]:
+        """Each is said a few times: an answer may be lost, and what was missed is said again at the next join."""
+        said = tuple(sorted(session.forget))
+        for one in said:
+            session.forget[one] -= 1
+            if not session.forget[one]:
+                del session.forget[one]
+        return said
+
+
+def _take_report(tx: StoreTransaction, held: Allocation, report: Report, now: datetime) -> None:
+    before = tx.state.allocations.get(held.id)
+    if before is None:
+        return
+    after = reported(before, report, tx.state, now)
+    if after is not before:
+        tx.put_allocation(after)
+        event = event_of(before, after, now)
+        if event is not None:
+            tx.put_event(event)
