@@ -61,7 +61,11 @@ def configure_logging(
 def _renderers(log_format: LogFormat, *, color: bool) -> list[structlog.typing.Processor]:
     if log_format == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
-    return [_cleaned, structlog.dev.ConsoleRenderer(colors=color, pad_event_to=32, sort_keys=False)]
+    # Plain: the rich form shows the values of local variables, secrets among them, and takes seconds.
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=color, pad_event_to=32, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    return [_cleaned, renderer]
 
 
 def _json(event: MutableMapping[str, Any], **options: Any) -> str:  # noqa: ANN401 - json.dumps' own

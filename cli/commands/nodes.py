@@ -7,6 +7,9 @@ from cli.listing import Listing, run
 from cli.options import Command, output_option, watch_option
 from cli.system import SystemClock
 from cli.views import NodeView
+from trueup.models.units import format_size
+
+_MIB = 1024**2
 
 
 def drivers(node: NodeView) -> str:
@@ -34,7 +37,7 @@ LISTING = Listing(
         Column("ELIGIBLE", policy),
         Column("REGION", lambda node: node.region),
         Column("CPU", lambda node: f"{node.resources.cpu:g}"),
-        Column("MEMORY", lambda node: f"{node.resources.memory}MiB"),
+        Column("MEMORY", lambda node: format_size(int(node.resources.memory * _MIB))),
         Column("DRIVERS", drivers),
         Column("SINCE", lambda node: ago(node.status_changed_at, SystemClock().now())),
         Column("ID", lambda node: node.id, wide=True),

@@ -144,8 +144,7 @@ def _wait(client: Client, look: Callable[[], tuple[Verdict, int]], timeout: Dura
             time.sleep(min(_RETRY_SECONDS, left_seconds))
     if verdict.kind == "failed":
         raise Failed(verdict.words)
-    if verdict.words:
-        click.echo(clean_lines(verdict.words))
+    click.echo(clean_lines(verdict.words or "applied, Synced and Healthy"))
 
 
 def _is_ancestor_here(older: str, newer: str) -> bool | None:
