@@ -30,6 +30,7 @@ QUICK_SECONDS: Final = 10
 PATIENT_SECONDS: Final = 60
 PULL_SECONDS: Final = 1800
 _PULL_SILENCE_SECONDS: Final = 60
+_PIECE_BYTES: Final = 65536
 _FRAME_HEADER: Final = struct.Struct(">BxxxL")
 _T = TypeVar("_T")
 _TRANSPORT_ERRORS: Final = (
@@ -101,12 +102,18 @@ class Stream:
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Output of a container without a terminal: (1 stdout, 2 stderr, 3 the engine's own error; bytes)."""
-        while len(header := self._read(_FRAME_HEADER.size)) == _FRAME_HEADER.size:
-            kind, length = _FRAME_HEADER.unpack(header)
-            data = self._read(length)
-            if len(data) < length:
-                return
-            yield kind, data
+        held = bytearray()
+        for data in self._pieces():
+            held += data
+            begin = 0
+            while len(held) - begin >= _FRAME_HEADER.size:
+                kind, length = _FRAME_HEADER.unpack_from(held, begin)
+                end = begin + _FRAME_HEADER.size + length
+                if len(held) < end:
+                    break
+                yield kind, bytes(held[begin + _FRAME_HEADER.size : end])
+                begin = end
+            del held[:begin]
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """JSON objects, one after another."""
@@ -135,22 +142,14 @@ class Stream:
         if self._socket is not None:
             self._socket.close()
 
-    def _read(self, length: int) -> bytes:
-        try:
-            return bytes(self._response.raw.read(length)) if length else b""
-        except _BROKEN_STREAM as error:
-            self._raise_unless_interrupted(error)
-            return b""
-
     def _pieces(self) -> Iterator[bytes]:
+        """What has come, as soon as there is any."""
         try:
-            yield from self._response.raw.stream(65536)
+            while data := self._response.raw.read1(_PIECE_BYTES):
+                yield data
         except _BROKEN_STREAM as error:
-            self._raise_unless_interrupted(error)
-
-    def _raise_unless_interrupted(self, error: Exception) -> None:
-        if not self._interrupted:
-            raise EngineAway(f"the connection to the Docker engine broke: {_cause(error)}") from None
+            if not self._interrupted:
+                raise EngineAway(f"the connection to the Docker engine broke: {_cause(error)}") from None
 
 
 class Engine:

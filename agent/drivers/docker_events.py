@@ -14,7 +14,7 @@ from agent.drivers.docker_spec import ALLOCATION
 from trueup.models.ids import AllocationId
 
 _FIRST_WAIT_SECONDS: Final = 0.1
-_LONGEST_WAIT_SECONDS: Final = 5.0
+_LONGEST_WAIT_SECONDS: Final = 2.0
 _SILENCE_SECONDS: Final = 300.0
 """A connection without a word for that long is made anew, and all is looked at once: it may be dead."""
 _CLOSE_SECONDS: Final = 5.0
@@ -25,7 +25,7 @@ class EventWatch:
     """One thread over the engine's events of containers with *labels*.
 
     Calls *changed* with the allocation of each, and *connected* whenever it begins to hear: before that, anything may
-    have happened. Where there is no engine, it tries again, less and less often, down to every 5 s.
+    have happened. Where there is no engine, it tries again, less and less often, down to every 2 s.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EventWatch:
         with self._lock:
             if self._stream is not None:
                 self._stream.interrupt()
-        if self._thread is not threading.current_thread():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:

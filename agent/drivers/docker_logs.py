@@ -12,7 +12,7 @@ from agent.drivers.docker_spec import LogTarget
 from agent.drivers.start_failure import is_temporary
 
 _FIRST_WAIT_SECONDS: Final = 0.1
-_LONGEST_WAIT_SECONDS: Final = 5.0
+_LONGEST_WAIT_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 5.0
 
 
