@@ -16,7 +16,9 @@ from trueup.models.state import ClusterState
 
 MAX_ROWS: Final = 200
 MAX_REVISIONS: Final = 10
-_WORST_FIRST: Final = "failed lost unhealthy unknown pending starting stopping running complete".split()
+_WORST_FIRST: Final = (
+    *("failed", "lost", "unhealthy", "unknown", "pending", "starting", "stopping", "running", "complete"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
