@@ -5,6 +5,7 @@ v1 trees and can still track in an empty v2 one. Without any, tasks run unlimite
 The processor is shared by weight, not capped: an idle machine is given to whoever wants it. Memory is a hard limit.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -25,7 +26,7 @@ PIDS_MAX: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hierarchy:
-    """One mounted tree. *own* is the agent's place in it, *controllers* what it can limit (v1: also `name=…`)."""
+    """One mounted tree. *own* is the agent's place in it, *controllers* what it can limit."""
 
     version: Literal[1, 2]
     mount: Path
@@ -56,6 +57,14 @@ class Cgroups:
         folders = [self.tracking] if self.tracking is not None else []
         folders += [folder for folder in self.limits.values() if folder not in folders]
         return [folder / "shims" for folder in dict.fromkeys(folders)]
+
+    def remove_unused(self) -> None:
+        """Removes the folders themselves, where no task and no shim is in them. `discover` makes them again."""
+        for shims in self.of_shims():
+            with contextlib.suppress(OSError):
+                shims.rmdir()
+            with contextlib.suppress(OSError):
+                shims.parent.rmdir()
 
     def task_names(self) -> list[str]:
         """Names of all task cgroups there are, whoever remembers them."""
@@ -127,6 +136,8 @@ def _hierarchy(
 
 def _claim_base(hierarchy: Hierarchy, tag: str) -> Path | None:
     """A folder of ours in a tree: for root at its top, since a unit's own cgroup ends with the unit."""
+    if hierarchy.version == 1 and hierarchy.controllers.isdisjoint(CONTROLLERS):
+        return None
     candidates = [hierarchy.own / tag]
     if os.geteuid() == 0:
         candidates.insert(0, hierarchy.mount / tag)

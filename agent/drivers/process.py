@@ -150,6 +150,7 @@ class ProcessDriver:
         """Stops watching and ends the spawner. Tasks and their shims run on."""
         self._watch.close()
         self._spawner.close()
+        self._cgroups.remove_unused()
 
     def _start(self, launch: TaskLaunch, folder: TaskFolder) -> RunRecord | None:
         """What runs then; None if another shim started it and it has ended since."""

@@ -44,7 +44,7 @@ def kill(folder: str) -> bool:
 def processes(folder: str) -> list[int]:
     """Pids in a cgroup; those of another pid namespace (0) are left out."""
     try:
-        with open(f"{folder}/cgroup.procs", encoding="ascii") as listing:
+        with open(f"{folder}/cgroup.procs", "rb") as listing:
             return [pid for line in listing if (pid := int(line))]
     except OSError:
         return []
@@ -72,9 +72,9 @@ def out_of_memory_kills(folder: str) -> int:
     """How many processes of a cgroup were killed because its memory ran out (v1 or v2 form)."""
     for name in ("memory.events", "memory.oom_control"):
         try:
-            with open(f"{folder}/{name}", encoding="ascii") as counters:
+            with open(f"{folder}/{name}", "rb") as counters:
                 for line in counters:
-                    if line.startswith("oom_kill "):
+                    if line.startswith(b"oom_kill "):
                         return int(line.split()[1])
         except OSError:
             continue

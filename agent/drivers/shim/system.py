@@ -41,15 +41,18 @@ def start_ticks(pid: int) -> int:
 
 def _stat_after_name(pid: int) -> list[bytes]:
     """The fields of `/proc/PID/stat` behind the second, the name, which may itself hold spaces and brackets."""
-    with open(f"/proc/{pid}/stat", "rb") as stat:
-        text = stat.read()
+    stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(stat, 4096)
+    finally:
+        os.close(stat)
     return text[text.rindex(b")") + 2 :].split()
 
 
 def children(pid: int) -> list[int]:
     """The direct children of a process, its zombies too."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listing:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as listing:
             return [int(child) for child in listing.read().split()]
     except OSError:  # A kernel without CONFIG_PROC_CHILDREN.
         return [int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == pid]

@@ -41,7 +41,7 @@ class Watcher:
 
     def __init__(self, order: dict) -> None:  # type: ignore[type-arg]
         self._order = order
-        self._folder = os.open(order["folder"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._folder = _open_folder(order["folder"])
         os.fchdir(self._folder)
         self._cgroups = [(place, dict(settings)) for place, settings in order["cgroups"]]
         self._poller = select.poll()
@@ -77,6 +77,7 @@ class Watcher:
             for place, settings in self._cgroups:
                 cgroups.make(place, settings)
             self._listen()
+            self._logs_folder = _open_folder(self._order["logs"]["folder"])
             return self._fork_main([self._open_log(stream) for stream in ("stdout", "stderr")])
         except OSError:
             self._undo()
@@ -100,9 +101,8 @@ class Watcher:
 
     def _open_log(self, stream: str) -> int:
         limits = self._order["logs"]
-        folder = os.open(limits["folder"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         log = OutputLog(
-            folder,
+            self._logs_folder,
             f"{limits['name']}.{stream}",
             max_files=limits["max_files"],
             max_bytes=limits["max_bytes"],
@@ -153,8 +153,7 @@ class Watcher:
                 os.write(go, b"1")
         finally:
             os.close(go)
-        with open(reading, "rb") as reports:
-            failure = reports.read()
+        failure = _read_to_end(reading)
         if failure:
             raise Refused(*json.loads(failure))
         return state
@@ -283,8 +282,7 @@ class Watcher:
         os.close(report)
         self._childless = False
         self._executions[pid] = connection
-        with open(reading, "rb") as reports:
-            failure = reports.read()
+        failure = _read_to_end(reading)
         if failure:
             step, errno = json.loads(failure)
             self._answer(connection, {"step": step, "errno": errno})
@@ -335,6 +333,19 @@ class Watcher:
                 time.sleep(1)
             else:
                 return
+
+
+def _open_folder(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _read_to_end(descriptor: int) -> bytes:
+    """All there is to come, after which the descriptor is closed."""
+    text = b""
+    while part := os.read(descriptor, _READ_BYTES):
+        text += part
+    os.close(descriptor)
+    return text
 
 
 def run(asked: socket.socket) -> None:
