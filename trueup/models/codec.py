@@ -79,12 +79,14 @@ def to_canonical_json(value: object) -> bytes:
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
-    """Of each field: its name in documents, its name in Python, its default."""
+    """Of each field: its name in documents, its name in Python, its default; none where the type is written whole."""
     found = []
     for field in msgspec.structs.fields(kind):
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
+        if not kind.__struct_config__.omit_defaults:
+            default = msgspec.NODEFAULT
         found.append((field.encode_name, field.name, default))
     return tuple(found)
 

@@ -80,8 +80,11 @@ class Schedule(Model, frozen=True, kw_only=True):
     keep: int = 10
 
 
-class Restart(Model, frozen=True, kw_only=True):
-    """Restarts on the same node: *attempts* within *interval*, then `fail` or `delay`."""
+class Restart(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """Restarts on the same node: *attempts* within *interval*, then `fail` or `delay`.
+
+    Written whole: what a document leaves out follows from the job's type, so a field left out would read back wrong.
+    """
 
     attempts: int = 2
     interval: Duration = Duration(minutes=30)
@@ -89,8 +92,8 @@ class Restart(Model, frozen=True, kw_only=True):
     mode: Literal["fail", "delay"] = "fail"
 
 
-class Reschedule(Model, frozen=True, kw_only=True):
-    """Placement elsewhere after a failure; unlimited, or *attempts* within *interval*."""
+class Reschedule(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """Placement elsewhere after a failure; unlimited, or *attempts* within *interval*. Written whole, as Restart is."""
 
     unlimited: bool = False
     attempts: int = 0
