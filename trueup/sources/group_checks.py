@@ -1,5 +1,7 @@
 """The rules of a task group that no schema can say: names and what refers to them, and its policies."""
 
+from typing import Final
+
 from trueup.models.units import Duration
 from trueup.sources.constraint_checks import check_placement
 from trueup.sources.parts import Plain, check_unique, duration, mapping, mappings, names, number, text
@@ -8,10 +10,11 @@ from trueup.sources.task_checks import TaskScope, check_port, check_task
 from trueup.sources.tree import Path
 from trueup.sources.wording import near
 
-_NOTHING = Duration()
+_NOTHING: Final = Duration()
+_SOME_TIME: Final = Duration(seconds=1)
 
 
-def check_group(report: Report, job: Plain, group: Plain, at: Path, *, inlined: bool) -> None:
+def check_group(report: Report, job: Plain, group: Plain, at: Path) -> None:
     """Adds what breaks a rule of the contract in the group at that path."""
     for key in ("ports", "services", "volumes"):
         check_unique(report, group, key, at)
@@ -21,11 +24,11 @@ def check_group(report: Report, job: Plain, group: Plain, at: Path, *, inlined: 
     _check_policies(report, text(job, "type", "service"), group, at)
     check_placement(report, group, at)
     tasks = list(mappings(group, "tasks", at))
-    _check_tasks(report, job, group, at, inlined=inlined)
+    _check_tasks(report, job, group, at)
     _check_publishers(report, group, tasks, at)
 
 
-def _check_tasks(report: Report, job: Plain, group: Plain, at: Path, *, inlined: bool) -> None:
+def _check_tasks(report: Report, job: Plain, group: Plain, at: Path) -> None:
     tasks = list(mappings(group, "tasks", at))
     default = text(job, "name")
     scope = TaskScope(
@@ -33,14 +36,13 @@ def _check_tasks(report: Report, job: Plain, group: Plain, at: Path, *, inlined:
         ports=names(group, "ports"),
         volumes=names(group, "volumes"),
         tasks={text(task, "name", default): task for _, task in tasks},
-        inlined=inlined,
     )
     for path, task in tasks:
         if "name" not in task and len(tasks) > 1:
             report.add(path, "name is missing", "only a single task may leave it out")
         check_task(report, task, text(task, "name", default), path, scope)
     check_unique(report, group, "tasks", at)
-    if tasks and all("lifecycle" in task for _, task in tasks):
+    if tasks and all(task.get("lifecycle") is not None for _, task in tasks):
         hint = "leave lifecycle out of the task the group is there for"
         report.add((*at, "tasks"), "no task of this group is a main task", hint)
 
@@ -69,5 +71,9 @@ def _check_policies(report: Report, job_type: str, group: Plain, at: Path) -> No
     if reschedule.get("unlimited") is True and number(reschedule, "attempts"):
         report.add((*at, "reschedule"), "has both unlimited and attempts", "keep one of them", key=True)
     limited = number(reschedule, "attempts") > 0 and reschedule.get("unlimited") is not True
-    if limited and job_type == "service" and "interval" not in reschedule:
+    if not limited:
+        return
+    if "interval" in reschedule and not duration(reschedule, "interval", _SOME_TIME):
+        report.add((*at, "reschedule", "interval"), "is no time at all; attempts are counted in it")
+    elif job_type == "service" and "interval" not in reschedule:
         report.add((*at, "reschedule"), "interval is missing", "the time in which attempts are counted")

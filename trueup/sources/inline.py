@@ -1,7 +1,7 @@
-"""`source:` of a task's files: the content of a file of the tree, put beside its name.
+"""`source:` of a task's files: the content of a file of the tree, put in place of its name.
 
-So a digest covers what a task will see, wherever it stands in git. A source is relative to the document that
-writes it, and cannot leave that document's root.
+So a digest covers what a task will see and nothing else, wherever that stands in git. A source is relative to the
+document that writes it, and cannot leave that document's root.
 """
 
 import posixpath
@@ -45,7 +45,7 @@ def sources_of(plain: Plain, tree: Tree) -> tuple[SourceFile, ...]:
 
 
 def inline(plain: Plain, sources: tuple[SourceFile, ...], read: ReadText, report: Report) -> None:
-    """Puts each source's content into *plain*; faults go to *report*."""
+    """Puts each source's content into *plain* in place of its name; faults go to *report*."""
     total = 0
     for source in sources:
         at = (*source.path, "source")
@@ -62,7 +62,9 @@ def inline(plain: Plain, sources: tuple[SourceFile, ...], read: ReadText, report
         if total > MAX_INLINED:
             report.add(at, f"the files of a job hold more than {MAX_INLINED // 1024**2} MiB", "use artifacts")
             return
-        _at(plain, source.path)["content"] = content
+        entry = _at(plain, source.path)
+        del entry["source"]
+        entry["content"] = content
 
 
 def _resolve(document: FileKey, source: str) -> FileKey | None:

@@ -17,8 +17,8 @@ SYSTEM_TYPES: Final = frozenset({"system", "sysbatch"})
 _DEFAULTS: Final = Update()
 
 
-def check_job(report: Report, job: Plain, *, inlined: bool = False) -> None:
-    """Adds what breaks a rule of the contract. *inlined*: `source` files have their content beside them."""
+def check_job(report: Report, job: Plain) -> None:
+    """Adds what breaks a rule of the contract."""
     job_type = text(job, "type", "service")
     if "schedule" in job and job_type not in BATCH_TYPES:
         report.add(("schedule",), f"a {job_type} job has no schedule", "write type: batch", key=True)
@@ -34,7 +34,7 @@ def check_job(report: Report, job: Plain, *, inlined: bool = False) -> None:
         if job_type in SYSTEM_TYPES and number(group, "count", 1) > 1:
             hint = "leave count out; constraints choose the nodes"
             report.add((*path, "count"), f"a {job_type} job runs one on each node", hint)
-        check_group(report, job, group, path, inlined=inlined)
+        check_group(report, job, group, path)
     check_unique(report, job, "groups", ())
     _check_fixed_ports(report, job)
 

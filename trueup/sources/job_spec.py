@@ -18,6 +18,7 @@ from trueup.models.job import (
     reschedule_policy,
     restart_policy,
 )
+from trueup.sources.inline import sources_of
 from trueup.sources.job_checks import check_job
 from trueup.sources.overlay import without_nulls
 from trueup.sources.parts import Plain, mapping
@@ -35,16 +36,13 @@ _NOWHERE: Final = Spot(FileKey(0, ""), 0, 0)
 _MAX_SHOWN: Final = 3
 
 
-def check_spec(tree: Tree, report: Report, *, inlined: bool = False) -> Plain:
-    """The plain data of a job, texts as written, with every fault of it in *report*.
-
-    *inlined*: the content of `source` files stands beside their names already.
-    """
+def check_spec(tree: Tree, report: Report) -> Plain:
+    """The plain data of a job, texts as written, with every fault of it in *report*."""
     plain, clean = JOB_SHAPE.read(tree.value)
     if not clean:
         add_faults(report, validator("Job").iter_errors(plain))
     if isinstance(plain, dict):
-        check_job(report, plain, inlined=inlined)
+        check_job(report, plain)
         return plain
     return {}
 
@@ -64,14 +62,16 @@ def build_job(plain: Plain) -> Job:
 def job_from_spec(spec: Mapping[str, Any]) -> Job:
     """Builds a job from its spec form as a person may write it: names and drivers may be missing.
 
-    ValueError with what is wrong; the same rules as for documents, save that `source` files are in place already.
+    ValueError with what is wrong; the same rules as for documents, but templates and `source` files are put in already.
     """
     tree = Tree(value=_with_kind(spec), root=_NOWHERE)
     report = Report(tree)
     for key in ("template", "parameters"):
         if key in spec:
             report.add((key,), "a job of a state is rendered already", "leave it out")
-    plain = check_spec(tree, report, inlined=True)
+    plain = check_spec(tree, report)
+    for source in sources_of(plain, tree):
+        report.add((*source.path, "source"), "a job of a state holds its files already", "write content")
     if report.errors:
         shown = [f"{error.path}: {error.message}" if error.path else error.message for error in report.errors]
         more = f" (and {len(shown) - _MAX_SHOWN} more)" if len(shown) > _MAX_SHOWN else ""

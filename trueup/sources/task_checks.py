@@ -32,7 +32,6 @@ class TaskScope:
     ports: Sequence[str]
     volumes: Sequence[str]
     tasks: Mapping[str, Plain]
-    inlined: bool
 
 
 def check_task(report: Report, task: Plain, name: str, at: Path, scope: TaskScope) -> None:
@@ -43,7 +42,7 @@ def check_task(report: Report, task: Plain, name: str, at: Path, scope: TaskScop
     for path, check in mappings(task, "checks", at):
         _check_check(report, check, path, scope)
     for path, file in mappings(task, "files", at):
-        _check_file(report, file, path, scope)
+        _check_file(report, file, path)
     _check_file_paths(report, task, at)
     for volume in mapping(task, "volumes"):
         if volume not in scope.volumes:
@@ -151,10 +150,8 @@ def check_port(report: Report, owner: Plain, path: Path, ports: Sequence[str]) -
         report.add((*path, "port"), f"{name!r} is no port of this group", near(name, ports) or known)
 
 
-def _check_file(report: Report, file: Plain, path: Path, scope: TaskScope) -> None:
+def _check_file(report: Report, file: Plain, path: Path) -> None:
     sources = [key for key in FILE_SOURCES if key in file]
-    if scope.inlined and sources == ["content", "source"]:
-        return
     if not sources:
         report.add(path, "has no content", f"write one of {', '.join(FILE_SOURCES)}")
     elif len(sources) > 1:

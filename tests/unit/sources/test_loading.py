@@ -286,10 +286,11 @@ def test_a_source_cannot_leave_the_tree(source: str) -> None:
 
 def test_a_job_that_depends_on_none_is_an_error_and_that_one_is_not_removed() -> None:
     state = load({"web.yaml": a_job("web", "depends_on: [db]\n"), "other.yaml": a_job("db-2")})
-    assert [str(error) for error in state.errors] == [
-        "web.yaml:3:14: depends_on[0]: there is no job 'db';"
-        ' did you mean "db-2"? if it is to go, take it out of depends_on first'
-    ]
+    (error,) = state.errors
+    assert str(error) == (
+        "web.yaml:3:14: depends_on[0]: there is no job 'db'; "
+        'did you mean "db-2"? if it is to go, take it out of depends_on first'
+    )
     assert [(one.name, one.file) for one in state.invalid] == [("db", ""), ("web", "web.yaml")]
     assert list(state.jobs) == ["db-2"]
 
