@@ -33,10 +33,12 @@ def judge_health(
         return Verdict(healthy=True)
     if record.wanted == "stop" or record.has_ended:
         return Verdict(healthy=record.healthy)
-    wanted = [task for task in assignment.group.tasks if _should_run(task, assignment, record.tasks[task.name])]
+    wanted = [
+        task for task in assignment.group.tasks if _should_run(task, assignment, record.tasks[task.name])
+    ]
     if any(record.tasks[task.name].phase != "running" for task in wanted):
         return Verdict(healthy=False if record.was_healthy else None)
-    passing = [_passing(task, record.tasks[task.name], checks.get(task.name)) for task in wanted if task.checks]
+    passing = [_passing(record.tasks[task.name], checks.get(task.name)) for task in wanted if task.checks]
     if False in passing:
         return Verdict(healthy=False if record.was_healthy else None)
     if None in passing:
@@ -56,7 +58,7 @@ def _should_run(task: Task, assignment: Assignment, record: TaskRecord) -> bool:
     return not (runs_once(task, assignment.job_type) and record.phase == "dead")
 
 
-def _passing(task: Task, record: TaskRecord, view: CheckView | None) -> bool | None:
+def _passing(record: TaskRecord, view: CheckView | None) -> bool | None:
     if view is None or view.attempt != record.attempt:
         return None
     return view.passing

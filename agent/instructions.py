@@ -136,7 +136,8 @@ class World:
     """What a step of one allocation sees of the world beyond its record.
 
     *answers* are new since the last step, by task in order of arrival; *busy* the tasks a call is under way for;
-    *must_wait* that the allocation it replaces has tasks on this node still.
+    *must_wait* that the allocation it replaces has tasks on this node still; *halting* that this node's tasks are
+    being ended without being unwanted (`trueup down`): they start again with the next agent.
     """
 
     moment: Moment
@@ -144,3 +145,4 @@ class World:
     busy: frozenset[str] = frozenset()
     checks: Mapping[str, CheckView] = field(default_factory=dict)
     must_wait: bool = False
+    halting: bool = False

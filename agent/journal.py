@@ -101,7 +101,9 @@ class Journal:
     def held(self) -> Sequence[tuple[Assignment, AllocationRecord]]:
         """Every allocation, in order of id."""
         with self._lock:
-            rows = self._connection.execute("select assignment, record from allocations order by id").fetchall()
+            rows = self._connection.execute(
+                "select assignment, record from allocations order by id"
+            ).fetchall()
         return [(from_json(first, Assignment), from_json(second, AllocationRecord)) for first, second in rows]
 
     def tombstones(self) -> Mapping[AllocationId, str]:
@@ -141,7 +143,11 @@ class Journal:
             for key, assignment in changes.assignments.items()
         ]
         self._connection.executemany("insert or replace into allocations values (?, ?, ?)", new)
-        known = [(to_json(record), key) for key, record in changes.records.items() if key not in changes.assignments]
+        known = [
+            (to_json(record), key)
+            for key, record in changes.records.items()
+            if key not in changes.assignments
+        ]
         self._connection.executemany("update allocations set record = ? where id = ?", known)
         self._connection.executemany(
             "insert or replace into tombstones values (?, ?)", sorted(changes.tombstones.items())

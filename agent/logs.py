@@ -14,3 +14,307 @@ allocation's logs folder, which the task's own user cannot write:
 Marks only make `since`, `timestamps` and `previous` possible: where they are absent or torn, reading goes on
 without. Files are opened with O_NOFOLLOW.
 """
+
+import contextlib
+import os
+import stat
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import BinaryIO, Final, Protocol
+
+from agent.doors import TaskFolders
+from agent.log_request import LogRequest
+from trueup.models.clock import Clock
+from trueup.models.ids import AllocationId
+
+CHUNK_BYTES: Final = 64 * 1024
+POLL_SECONDS: Final = 0.2
+"""How often a followed log is looked at; output is shown that much later at most."""
+_LISTINGS: Final = 5
+_FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LogFolders(Protocol):
+    """Where logs are (`agent.doors.Folders`)."""
+
+    def paths(self, allocation_id: AllocationId, task: str) -> TaskFolders: ...
+
+
+class LogReader:
+    """Reads tasks' output. What is not there reads as empty: a task that has not started has written nothing."""
+
+    def __init__(self, folders: LogFolders, clock: Clock) -> None:
+        self._folders = folders
+        self._clock = clock
+
+    def read(self, allocation_id: AllocationId, asked: LogRequest) -> Iterator[bytes]:
+        """The output there is now, in pieces."""
+        with contextlib.ExitStack() as opened:
+            files = self._open(allocation_id, asked, opened)
+            begin, end = self._range(files, asked)
+            yield from _stamped(files.between(begin, end), files.marks, begin, asked)
+
+    def follow(
+        self,
+        allocation_id: AllocationId,
+        asked: LogRequest,
+        *,
+        ended: Callable[[], bool],
+        left: Callable[[], bool],
+        wait: Callable[[float], object],
+    ) -> Iterator[bytes]:
+        """The output there is and all that comes, until *ended* says the task has and all of it is read, or *left*."""
+        with contextlib.ExitStack() as opened:
+            files = self._open(allocation_id, asked, opened)
+            begin, end = self._range(files, asked)
+            yield from _stamped(files.between(begin, end), files.marks, begin, asked)
+            current = files.files[-1] if files.files else None
+        follower = _Follower(self._folders.paths(allocation_id, asked.task), asked, current, end)
+        while not left():
+            # Asked before the look: what was written until then is seen by it.
+            is_last = ended()
+            yield from _stamped(follower.news(), follower.marks(asked), follower.begin, asked)
+            if is_last:
+                return
+            wait(POLL_SECONDS)
+
+    def _open(self, allocation_id: AllocationId, asked: LogRequest, opened: contextlib.ExitStack) -> "_Files":
+        try:
+            folder = os.open(self._folders.paths(allocation_id, asked.task).logs, _FOLDER_FLAGS)
+        except OSError:
+            return _Files()
+        opened.callback(os.close, folder)
+        return _open_files(folder, f"{asked.task}.{asked.stream}", opened)
+
+    def _range(self, files: "_Files", asked: LogRequest) -> tuple[int, int]:
+        """Where to begin and to end, as offsets of the stream."""
+        begin, end = files.begin, files.end
+        if asked.previous:
+            starts = [mark.offset for mark in files.marks if mark.kind == "start"]
+            begin, end = (starts[-2], starts[-1]) if len(starts) > 1 else (end, end)
+        if asked.offset is not None:
+            begin = max(begin, asked.offset)
+        if asked.since is not None and files.marks:
+            oldest_ms = (self._clock.now() - asked.since).timestamp() * 1000
+            fresh = (mark.offset for mark in files.marks if mark.unix_ms >= oldest_ms)
+            begin = max(begin, min(fresh, default=end))
+        begin = min(max(begin, files.begin), end)
+        if asked.tail is not None:
+            begin = files.last_lines(begin, end, asked.tail)
+        return begin, end
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    kind: str
+    offset: int
+    unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    stream: BinaryIO
+    inode: int
+    begin: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one stream, oldest first, open as of one moment."""
+
+    files: Sequence[_File] = ()
+    marks: Sequence[_Mark] = field(default=())
+
+    @property
+    def begin(self) -> int:
+        return self.files[0].begin if self.files else 0
+
+    @property
+    def end(self) -> int:
+        return self.files[-1].begin + self.files[-1].size if self.files else 0
+
+    def between(self, begin: int, end: int) -> Iterator[bytes]:
+        """The bytes of that range, in pieces."""
+        for file in self.files:
+            first, last = max(begin, file.begin), min(end, file.begin + file.size)
+            if first >= last:
+                continue
+            file.stream.seek(first - file.begin)
+            yield from _pieces(file.stream, last - first)
+
+    def last_lines(self, begin: int, end: int, count: int) -> int:
+        """Where the last *count* lines of that range begin; a last line without an end counts."""
+        if count == 0:
+            return end
+        position, found = end, 0
+        while position > begin:
+            size = min(CHUNK_BYTES, position - begin)
+            position -= size
+            piece = b"".join(self.between(position, position + size))
+            at = len(piece)
+            while (at := piece.rfind(b"\n", 0, at)) >= 0:
+                if position + at + 1 == end:
+                    continue
+                found += 1
+                if found == count:
+                    return position + at + 1
+        return begin
+
+
+class _Follower:
+    """Goes on reading from the current file, over rotations: it knows its file by inode and finds it renamed."""
+
+    def __init__(self, folders: TaskFolders, asked: LogRequest, current: _File | None, position: int) -> None:
+        self._logs = folders.logs
+        self._name = f"{asked.task}.{asked.stream}"
+        self._inode = -1 if current is None else current.inode
+        self._at = 0 if current is None else position - current.begin
+        self._stream: BinaryIO | None = None
+        self.begin = position
+        """The stream's offset at which the newest news begin."""
+
+    def news(self) -> Iterator[bytes]:
+        """What was written since the last call."""
+        with contextlib.ExitStack() as opened:
+            try:
+                folder = os.open(self._logs, _FOLDER_FLAGS)
+            except OSError:
+                return
+            opened.callback(os.close, folder)
+            for number, name in enumerate(self._unread(folder)):
+                stream = _open_file(folder, name, opened)
+                if stream is None:
+                    continue
+                found = os.fstat(stream.fileno())
+                if number or found.st_ino != self._inode:
+                    self._inode, self._at = found.st_ino, 0
+                stream.seek(self._at)
+                for piece in _pieces(stream, found.st_size - self._at):
+                    self._at += len(piece)
+                    yield piece
+                    self.begin += len(piece)
+
+    def marks(self, asked: LogRequest) -> Sequence[_Mark]:
+        """The stream's marks as they are now; only timestamps need them."""
+        if not asked.timestamps:
+            return ()
+        with contextlib.ExitStack() as opened:
+            try:
+                folder = os.open(self._logs, _FOLDER_FLAGS)
+            except OSError:
+                return ()
+            opened.callback(os.close, folder)
+            return _read_marks(folder, self._name, opened)
+
+    def _unread(self, folder: int) -> Sequence[str]:
+        """The file read last under the name it has now, and all newer ones; all there are if it is gone."""
+        names, number = [self._name], 0
+        while _inode(folder, names[-1]) not in {self._inode, None}:
+            number += 1
+            names.append(f"{self._name}.{number}")
+        if _inode(folder, names[-1]) is None and len(names) > 1:
+            names.pop()
+        return names[::-1]
+
+
+def _open_files(folder: int, name: str, opened: contextlib.ExitStack) -> _Files:
+    """Opens all files of a stream as of one moment: anew where a rotation came between."""
+    streams: list[BinaryIO] = []
+    for _ in range(_LISTINGS):
+        streams = _open_rotated(folder, name, opened)
+        current = _inode(folder, name)
+        if not streams or os.fstat(streams[-1].fileno()).st_ino == current:
+            break
+    marks = _read_marks(folder, name, opened)
+    sizes = [os.fstat(stream.fileno()).st_size for stream in streams]
+    rotated = [mark.offset for mark in marks if mark.kind == "rotate"]
+    begin = (rotated[-1] if rotated else sum(sizes[:-1])) - sum(sizes[:-1])
+    files = []
+    for stream, size in zip(streams, sizes, strict=True):
+        files.append(_File(stream, os.fstat(stream.fileno()).st_ino, max(0, begin), size))
+        begin += size
+    return _Files(files, marks)
+
+
+def _open_rotated(folder: int, name: str, opened: contextlib.ExitStack) -> list[BinaryIO]:
+    """Oldest first, the current one last."""
+    streams: list[BinaryIO] = []
+    number = 0
+    while True:
+        stream = _open_file(folder, name if number == 0 else f"{name}.{number}", opened)
+        if stream is None and number > 0:
+            return streams[::-1]
+        if stream is not None:
+            streams.append(stream)
+        number += 1
+
+
+def _open_file(folder: int, name: str, opened: contextlib.ExitStack) -> BinaryIO | None:
+    try:
+        descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
+    except OSError:
+        return None
+    stream = opened.enter_context(os.fdopen(descriptor, "rb"))
+    return stream if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _inode(folder: int, name: str) -> int | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
+    except OSError:
+        return None
+
+
+def _read_marks(folder: int, name: str, opened: contextlib.ExitStack) -> Sequence[_Mark]:
+    stream = _open_file(folder, f"{name}.marks", opened)
+    if stream is None:
+        return ()
+    marks = []
+    for line in stream.read().splitlines():
+        fields = line.split()
+        if len(fields) == 4 and fields[1].isdigit() and fields[2].isdigit():
+            marks.append(_Mark(fields[0].decode("ascii", "replace"), int(fields[1]), int(fields[2])))
+    return marks
+
+
+def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    left = size
+    while left > 0:
+        piece = stream.read(min(CHUNK_BYTES, left))
+        if not piece:
+            return
+        left -= len(piece)
+        yield piece
+
+
+def _stamped(
+    pieces: Iterator[bytes], marks: Sequence[_Mark], begin: int, asked: LogRequest
+) -> Iterator[bytes]:
+    """*pieces*, with each line's time before it where that is asked for and known."""
+    if not asked.timestamps:
+        yield from pieces
+        return
+    ordered = sorted(marks, key=lambda mark: (mark.offset, mark.unix_ms))
+    offsets = [mark.offset for mark in ordered]
+    position, fresh = begin, True
+    for piece in pieces:
+        stamped = []
+        for line in piece.splitlines(keepends=True):
+            if fresh:
+                stamped.append(_stamp(ordered, offsets, position))
+            stamped.append(line)
+            position += len(line)
+            fresh = line.endswith(b"\n")
+        yield b"".join(stamped)
+
+
+def _stamp(ordered: Sequence[_Mark], offsets: Sequence[int], position: int) -> bytes:
+    number = bisect_right(offsets, position) - 1
+    if number < 0:
+        return b""
+    at = datetime.fromtimestamp(ordered[number].unix_ms / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z ").encode()

@@ -2,7 +2,7 @@
 
 A record says how far the agent got, never what a driver would say now. Points in time come in two kinds: those
 people read (`…_at` of starts and ends, events) are wall time; those waited for are *steady* time, which a jump of
-the wall clock does not move (see `agent.step.Moment`).
+the wall clock does not move (see `agent.instructions.Moment`).
 """
 
 from datetime import datetime
@@ -16,8 +16,10 @@ from trueup.models.codec import Model
 Phase = Literal["pending", "starting", "running", "stopping", "waiting", "dead"]
 """`waiting`: it ended and starts again when its delay is over. `dead`: it has ended, or never ran, for good."""
 
-Ending = Literal["", "stop", "restart", "limit"]
-"""Why a task is being ended: with its allocation, to start again (checks failed), or because it ran too long."""
+Ending = Literal["", "stop", "restart", "limit", "halt"]
+"""Why a task is being ended: with its allocation, to start again (checks failed), because it ran too long, or because
+all of this node's tasks are ended for now (`trueup down`).
+"""
 
 MAX_EVENTS: Final = 10
 
@@ -101,7 +103,6 @@ def rebased(record: AllocationRecord, steady: datetime) -> AllocationRecord:
     Steady time begins anew with each agent, at the wall clock. Had that gone back meanwhile, points that were
     passed would be ahead again: they count from now.
     """
-
     tasks = {name: _rebased_task(task, steady) for name, task in record.tasks.items()}
     return msgspec.structs.replace(record, tasks=tasks, stop_since=_past(record.stop_since, steady))
 

@@ -46,7 +46,8 @@ POSTSTOP_LIMIT: Final = timedelta(minutes=5)
 class TaskView:
     """What a task's step needs beyond its record.
 
-    *winding_down*: the allocation ends; *may_end*: it is this task's turn to; *end_at*: not before then.
+    *winding_down*: the allocation ends; *may_end*: it is this task's turn to; *end_at*: not before then. *halting*:
+    tasks are ended, to start again with the next agent.
     """
 
     task: Task
@@ -60,6 +61,7 @@ class TaskView:
     end_at: datetime | None
     busy: bool
     checks: CheckView | None
+    halting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +162,15 @@ def _start_failed(record: TaskRecord, answer: StartFailed, view: TaskView) -> Ta
         delay = min(timedelta(seconds=0.5 * 2**record.start_failures), MAX_START_DELAY)
         failures = min(record.start_failures + 1, 10)
         return replace(
-            noted, unsure=True, start_failures=failures, waits_since=moment.steady, due_at=moment.steady + delay
+            noted,
+            unsure=True,
+            start_failures=failures,
+            waits_since=moment.steady,
+            due_at=moment.steady + delay,
         )
-    ended = replace(noted, unsure=False, finished_at=moment.now, exit_code=None, signal=None, running_since=None)
+    ended = replace(
+        noted, unsure=False, finished_at=moment.now, exit_code=None, signal=None, running_since=None
+    )
     if view.winding_down and not view.is_poststop:
         return _dead(ended, failed=False)
     return _dead(ended, failed=False) if view.is_poststop else _restart_or_fail(ended, view)
@@ -185,6 +193,13 @@ def _ended(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord
         return _dead(ended, failed=not view.is_poststop)
     if view.winding_down:
         return _dead(ended, failed=False)
+    if record.ending == "halt":
+        again = replace(
+            ended, phase="waiting", must_hear=True, waits_since=moment.steady, due_at=moment.steady
+        )
+        return again.with_event(
+            moment.now, "Stopped", "all tasks of this node were; it starts with the next agent"
+        )
     succeeded = status.state == "exited" and status.exit_code == 0 and not status.oom_killed
     if succeeded and view.runs_once and record.ending != "restart":
         return _dead(ended, failed=False)
@@ -210,13 +225,18 @@ def _restart_or_fail(record: TaskRecord, view: TaskView) -> TaskRecord:
 
 
 def _dead(record: TaskRecord, *, failed: bool) -> TaskRecord:
-    return replace(record, phase="dead", failed=failed, unsure=False, must_hear=False, due_at=None, waits_since=None)
+    return replace(
+        record, phase="dead", failed=failed, unsure=False, must_hear=False, due_at=None, waits_since=None
+    )
 
 
 def _advance_pending(record: TaskRecord, view: TaskView) -> TaskStep:
-    if view.winding_down and not view.is_poststop:
+    if view.winding_down and not view.is_poststop and not view.busy:
         return TaskStep(record=_dead(record, failed=False))
-    return _begin(record, view) if view.may_start else TaskStep(record=record)
+    # Busy before its first start: a driver has found it running, and says now how it does.
+    if view.busy or view.halting or not view.may_start:
+        return TaskStep(record=record)
+    return _begin(record, view)
 
 
 def _advance_waiting(record: TaskRecord, view: TaskView) -> TaskStep:
@@ -228,6 +248,8 @@ def _advance_waiting(record: TaskRecord, view: TaskView) -> TaskStep:
         # Asked for once: the next start copes with what a failed removal left.
         remove = Remove(task=view.task.name, handle=record.handle)
         return TaskStep(record=replace(record, handle=None), instruction=remove, look_at=record.due_at)
+    if view.halting:
+        return TaskStep(record=record)
     if record.due_at is not None and record.due_at > view.moment.steady:
         return TaskStep(record=record, look_at=record.due_at)
     return _begin(record, view)
@@ -259,6 +281,8 @@ def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
         return TaskStep(record=record)
     if view.winding_down and not view.is_poststop:
         return _search(record, view) if record.unsure else TaskStep(record=_dead(record, failed=False))
+    if view.halting:
+        return _search(record, view) if record.unsure else TaskStep(record=record)
     if record.due_at is not None and record.due_at > view.moment.steady:
         return TaskStep(record=record, look_at=record.due_at)
     if record.must_hear and not view.moment.heard:
@@ -291,6 +315,8 @@ def _advance_running(record: TaskRecord, view: TaskView) -> TaskStep:
         if view.end_at is not None and view.end_at > steady:
             return TaskStep(record=record, look_at=view.end_at)
         return _begin_end(record, view, "stop", "")
+    if view.halting:
+        return _begin_end(record, view, "halt", "")
     if view.checks is not None and view.checks.exhausted and view.checks.attempt == record.attempt:
         return _begin_end(record, view, "restart", f"checks failed: {view.checks.detail}")
     limit = view.task.max_run_duration or (POSTSTOP_LIMIT if view.is_poststop else None)
@@ -317,8 +343,10 @@ def _begin_end(record: TaskRecord, view: TaskView, ending: Ending, why: str) -> 
 
 def _advance_stopping(record: TaskRecord, view: TaskView) -> TaskStep:
     moment, task = view.moment, view.task
-    if view.winding_down and record.ending == "restart":
+    if view.winding_down and record.ending in {"restart", "halt"}:
         record = replace(record, ending="stop")
+    elif view.halting and record.ending == "restart":
+        record = replace(record, ending="halt")
     since = record.signalled_since or moment.steady
     due_at = since + task.kill_timeout if record.asked_since is None else record.asked_since + CALL_AGAIN
     if due_at > moment.steady:
@@ -329,7 +357,11 @@ def _advance_stopping(record: TaskRecord, view: TaskView) -> TaskStep:
     if record.asked_since is not None:
         words = "still running although it was killed"
     killed = replace(record, asked_since=moment.steady).with_event(moment.now, "Killing", words)
-    return TaskStep(record=killed, instruction=Kill(task=task.name, handle=_handle(record)), look_at=moment.steady + CALL_AGAIN)
+    return TaskStep(
+        record=killed,
+        instruction=Kill(task=task.name, handle=_handle(record)),
+        look_at=moment.steady + CALL_AGAIN,
+    )
 
 
 def _advance_dead(record: TaskRecord, view: TaskView) -> TaskStep:
@@ -339,7 +371,9 @@ def _advance_dead(record: TaskRecord, view: TaskView) -> TaskStep:
     if record.due_at is not None and record.due_at > steady:
         return TaskStep(record=record, look_at=record.due_at)
     asked = replace(record, due_at=steady + REMOVE_AGAIN)
-    return TaskStep(record=asked, instruction=Remove(task=view.task.name, handle=record.handle), look_at=asked.due_at)
+    return TaskStep(
+        record=asked, instruction=Remove(task=view.task.name, handle=record.handle), look_at=asked.due_at
+    )
 
 
 def _handle(record: TaskRecord) -> HandleRecord:

@@ -1,0 +1,214 @@
+"""The calls the runner has made of drivers, folders and probes: each turns what happens into a plain answer.
+
+They run on workers and may block. None of them raises: an answer that never came would leave its task waiting for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from agent.doors import (
+    Accounts,
+    Driver,
+    DriverError,
+    FolderError,
+    Folders,
+    Probe,
+    Prober,
+    SecretMissing,
+    Secrets,
+    TaskHandle,
+    TaskStatus,
+)
+from agent.environment import NodeFacts, NotStartable, build_files, build_launch, dial_host
+from agent.instructions import (
+    Answer,
+    CallFailed,
+    Find,
+    Instruction,
+    Kill,
+    NotFound,
+    Observed,
+    Remove,
+    Removed,
+    Signal,
+    Start,
+    Started,
+    StartFailed,
+)
+from agent.record import HandleRecord
+from trueup.models.ids import AllocationId
+from trueup.models.job import Check, Port
+from trueup.models.wire import Assignment
+
+_log = structlog.stdlib.get_logger("trueup.agent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """What calls are made through. *node* is what tasks are told of this node."""
+
+    drivers: Mapping[str, Driver]
+    secrets: Secrets
+    accounts: Accounts
+    folders: Folders
+    prober: Prober
+    node: NodeFacts
+
+    def carry_out(self, assignment: Assignment, attempt: int, instruction: Instruction) -> Answer | None:
+        """Does what the step of an allocation asked for; None where only a later look can tell what came of it."""
+        task = assignment.group.task(instruction.task)
+        if task is None:
+            return CallFailed(message=f"the group has no task {instruction.task}")
+        is_start = isinstance(instruction, Start)
+        try:
+            return self._call(assignment, attempt, instruction, self._driver(task.driver))
+        except DriverError as error:
+            return _failed(str(error), is_start=is_start, temporary=error.temporary)
+        except (NotStartable, SecretMissing, FolderError, LookupError) as error:
+            return _failed(str(error), is_start=is_start)
+        except Exception as error:  # noqa: BLE001 - a fault of one driver may end no loop
+            _log.exception("call failed", allocation=assignment.allocation.id, task=instruction.task)
+            words = f"unexpected {type(error).__name__}; the agent's log says more"
+            return _failed(words, is_start=is_start, temporary=True)
+
+    def look(self, handle: TaskHandle) -> Observed | None:
+        """What the driver sees of a task; None where it cannot say now."""
+        try:
+            status = self._driver(handle.driver).status(handle)
+        except DriverError:
+            return None
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("status failed", allocation=handle.allocation_id, task=handle.task)
+            return None
+        return Observed(attempt=handle.attempt, status=status)
+
+    def adopt(self, handle: TaskHandle) -> Started | CallFailed:
+        """An answer for a task that a driver found running, or ended."""
+        seen = self.look(handle)
+        if seen is None:
+            return CallFailed(message=f"driver {handle.driver} does not say how the task does")
+        return Started(handle=handle, status=seen.status)
+
+    def end_leftover(self, handle: TaskHandle, action: str) -> None:
+        """Signals, kills or removes what belongs to no allocation of this agent."""
+        try:
+            driver = self._driver(handle.driver)
+            if action == "signal":
+                driver.signal(handle, "SIGTERM")
+            elif action == "kill":
+                driver.kill(handle)
+            else:
+                driver.remove(handle)
+        except DriverError as error:
+            _log.info(
+                "leftover stays for now", allocation=handle.allocation_id, task=handle.task, why=str(error)
+            )
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("leftover stays for now", allocation=handle.allocation_id, task=handle.task)
+
+    def remove_folders(self, allocation_id: AllocationId) -> None:
+        """Removes an allocation's files and logs."""
+        try:
+            self.folders.remove(allocation_id)
+        except FolderError as error:
+            _log.warning("folders stay", allocation=allocation_id, why=str(error))
+
+    def check(self, assignment: Assignment, handle: TaskHandle, check: Check) -> str | None:
+        """Makes one check: None if it passed, else why not."""
+        try:
+            if check.type == "exec":
+                return self._check_by_command(handle, check)
+            return self.prober.probe(self._probe(assignment, check))
+        except (DriverError, NotStartable) as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            _log.exception("check failed unexpectedly", allocation=handle.allocation_id, task=handle.task)
+            return f"unexpected {type(error).__name__}"
+
+    def _call(
+        self, assignment: Assignment, attempt: int, instruction: Instruction, driver: Driver
+    ) -> Answer | None:
+        allocation_id = assignment.allocation.id
+        match instruction:
+            case Start():
+                return self._start(assignment, instruction)
+            case Find(task=task):
+                return self._find(driver, allocation_id, task, attempt)
+            case Signal(task=task, handle=handle, signal=signal):
+                driver.signal(handle_of(allocation_id, task, handle), signal)
+            case Kill(task=task, handle=handle):
+                driver.kill(handle_of(allocation_id, task, handle))
+            case Remove(task=task, handle=handle):
+                driver.remove(handle_of(allocation_id, task, handle))
+                return Removed(attempt=handle.attempt)
+        return None
+
+    def _start(self, assignment: Assignment, instruction: Start) -> Started:
+        allocation_id = assignment.allocation.id
+        task = assignment.group.task(instruction.task)
+        if task is None:
+            raise NotStartable(f"the group has no task {instruction.task}")
+        account = self.accounts.account(task.user) if task.driver == "process" else None
+        folders = self.folders.paths(allocation_id, task.name)
+        files = build_files(assignment, task, self.node, folders, self.secrets)
+        launch = build_launch(
+            assignment, task, instruction.attempt, self.node, folders, account, self.secrets
+        )
+        self.folders.prepare(allocation_id, task.name, account, files)
+        handle = self._driver(task.driver).start(launch)
+        seen = self.look(handle)
+        return Started(handle=handle, status=TaskStatus(state="running") if seen is None else seen.status)
+
+    def _find(self, driver: Driver, allocation_id: AllocationId, task: str, attempt: int) -> Answer:
+        for handle in driver.recover():
+            if (handle.allocation_id, handle.task, handle.attempt) == (allocation_id, task, attempt):
+                return self.adopt(handle)
+        return NotFound()
+
+    def _check_by_command(self, handle: TaskHandle, check: Check) -> str | None:
+        code, output = self._driver(handle.driver).execute(handle, check.command, check.timeout)
+        if code == 0:
+            return None
+        first_line = output.strip().splitlines()[:1]
+        return f"{check.command[0]} ended with {code}" + (f": {first_line[0]}" if first_line else "")
+
+    def _probe(self, assignment: Assignment, check: Check) -> Probe:
+        port = _port_of(assignment, check)
+        number = assignment.allocation.ports.get(port.name)
+        if number is None:
+            raise NotStartable(f"the allocation has no port {port.name}")
+        return Probe(
+            type="tcp" if check.type == "tcp" else "http",
+            host=dial_host(port, self.node),
+            port=number,
+            path=check.path,
+            timeout_seconds=check.timeout.total_seconds(),
+        )
+
+    def _driver(self, name: str) -> Driver:
+        driver = self.drivers.get(name)
+        if driver is None:
+            raise DriverError(f"driver {name} is not offered on this node")
+        return driver
+
+
+def _failed(message: str, *, is_start: bool, temporary: bool = False) -> StartFailed | CallFailed:
+    return StartFailed(message=message, temporary=temporary) if is_start else CallFailed(message=message)
+
+
+def handle_of(allocation_id: AllocationId, task: str, handle: HandleRecord) -> TaskHandle:
+    """The driver's form of a handle on record."""
+    return TaskHandle(
+        driver=handle.driver, allocation_id=allocation_id, task=task, attempt=handle.attempt, data=handle.data
+    )
+
+
+def _port_of(assignment: Assignment, check: Check) -> Port:
+    """The port a check names, or the group's only one."""
+    ports = assignment.group.ports
+    for port in ports:
+        if check.port == port.name or (not check.port and len(ports) == 1):
+            return port
+    raise NotStartable(f"the group has no port {check.port!r}")

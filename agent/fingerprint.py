@@ -1,0 +1,146 @@
+"""What this machine is and has: processors, memory, disk, kernel, its drivers. What a node says of itself.
+
+Drivers are asked on workers, since an engine that hangs must not hold up a heartbeat; between two looks their last
+answer stands.
+"""
+
+import os
+import platform
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import structlog
+
+from agent.doors import Driver, Secrets, Workers
+from agent.heartbeat import Facts
+from trueup.models.clock import Clock
+from trueup.models.node import DriverState, NodeResources
+from trueup.models.units import Bytes, Millicores
+
+DRIVERS_AGAIN_SECONDS: Final = 15.0
+
+_log = structlog.stdlib.get_logger("trueup.agent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identification:
+    """What the operator says of a node. *cpu* and *memory* None: what the machine has."""
+
+    name: str
+    region: str
+    labels: Mapping[str, str]
+    volumes: tuple[str, ...]
+    cpu_millicores: int | None = None
+    memory_bytes: int | None = None
+
+
+class SystemMachine:
+    """The machine, as `agent.heartbeat.Machine`."""
+
+    def __init__(
+        self,
+        *,
+        identification: Identification,
+        drivers: Mapping[str, Driver],
+        secrets: Secrets,
+        workers: Workers,
+        clock: Clock,
+        data: Path,
+        endpoint: Callable[[], str],
+    ) -> None:
+        """Looks at the machine once, and asks every driver."""
+        self._identification = identification
+        self._drivers = drivers
+        self._secrets = secrets
+        self._workers = workers
+        self._clock = clock
+        self._endpoint = endpoint
+        self._resources = resources_of(identification)
+        self._attributes = attributes_of_machine(data)
+        self._lock = threading.Lock()
+        self._states: dict[str, DriverState] = {}
+        self._asked_at = clock.monotonic()
+        for name in drivers:
+            self._ask(name)
+
+    def facts(self) -> Facts:
+        """How it is now; asks drivers again when their last answer is old."""
+        if self._clock.monotonic() - self._asked_at >= DRIVERS_AGAIN_SECONDS:
+            self._asked_at = self._clock.monotonic()
+            for name in self._drivers:
+                self._workers.submit(f"fingerprint {name}", lambda one=name: self._ask(one))  # type: ignore[misc]
+        with self._lock:
+            states = dict(sorted(self._states.items()))
+        one = self._identification
+        return Facts(
+            name=one.name,
+            region=one.region,
+            endpoint=self._endpoint(),
+            resources=self._resources,
+            attributes=self._attributes,
+            labels=dict(one.labels),
+            drivers=states,
+            volumes=one.volumes,
+            secrets=tuple(self._secrets.names()),
+        )
+
+    def _ask(self, name: str) -> None:
+        try:
+            state = self._drivers[name].fingerprint()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver is what it concerns
+            _log.exception("driver gives no fingerprint", driver=name)
+            state = DriverState(healthy=False, detail=f"unexpected {type(error).__name__}")
+        with self._lock:
+            if state is None:
+                self._states.pop(name, None)
+            else:
+                self._states[name] = state
+
+
+def resources_of(identification: Identification) -> NodeResources:
+    """What the node gives to tasks: what the operator says, else what there is (its control group's limit counts)."""
+    cpu = identification.cpu_millicores
+    memory = identification.memory_bytes
+    return NodeResources(
+        cpu_millicores=Millicores((psutil.cpu_count() or 1) * 1000 if cpu is None else cpu),
+        memory_bytes=Bytes(psutil.virtual_memory().total if memory is None else memory),
+    )
+
+
+def attributes_of_machine(data: Path) -> dict[str, str]:
+    """`node.attributes.…` of this machine, all as text."""
+    found = {
+        "arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        "kernel.name": platform.system().lower(),
+        "kernel.version": platform.release(),
+        "hostname": socket.gethostname(),
+        "cpu.cores": str(psutil.cpu_count() or 1),
+        "memory.bytes": str(psutil.virtual_memory().total),
+        "cgroup": "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1",
+        "user": "root" if os.geteuid() == 0 else "other",
+    }
+    try:
+        found["disk.bytes"] = str(shutil.disk_usage(data).total)
+    except OSError:
+        _log.info("the data folder's disk cannot be measured", folder=str(data))
+    return found | _os_release()
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return {}
+    return {"os.name": release.get("ID", ""), "os.version": release.get("VERSION_ID", "")}
+
+
+def default_name() -> str:
+    """The hostname as a node's name: lower-cased, other characters as `-`."""
+    letters = [one if one.isascii() and one.isalnum() else "-" for one in socket.gethostname().lower()]
+    return "".join(letters)[:63].strip("-") or "node"

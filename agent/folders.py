@@ -1,0 +1,168 @@
+"""The folders of allocations on this machine, and the files written into them without following any link.
+
+`ROOT/<allocation>/`: `tasks/<task>` (the task's own, its user's), `shared` (for all tasks of the allocation) and `logs`
+(the agent's alone). A task may plant links between two of its starts, so every step of a path is opened relative to
+the folder before it, never through a link, and a file is put in place by a rename, which writes through no link
+either. Source: Nomad's CVE-2020-27195 and GO-2024-3073.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from agent.doors import Account, FileContent, FolderError, TaskFolders
+from trueup.models.ids import AllocationId
+
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CLOSED: Final = 0o700
+_PASSABLE: Final = 0o711
+_OPEN_TO_ALL: Final = 0o777
+
+
+class DiskFolders:
+    """Folders below *root*, which is made when it is needed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def paths(self, allocation_id: AllocationId, task: str) -> TaskFolders:
+        """Where the folders are, or would be. FolderError for names that would lead elsewhere."""
+        allocation = self._root / _name(allocation_id)
+        return TaskFolders(
+            task=allocation / "tasks" / _name(task), shared=allocation / "shared", logs=allocation / "logs"
+        )
+
+    def prepare(
+        self, allocation_id: AllocationId, task: str, owner: Account | None, files: Sequence[FileContent]
+    ) -> None:
+        """Makes the folders and writes the files. Idempotent; what a task wrote there stays."""
+        folders = self.paths(allocation_id, task)
+        foreign = owner is not None and owner.uid != os.geteuid()
+        passable = _PASSABLE if foreign else _CLOSED
+        try:
+            self._make_outer(folders, passable)
+            with _made_folder(folders.shared, _OPEN_TO_ALL if foreign or owner is None else _CLOSED, None):
+                pass
+            with _made_folder(folders.task, _OPEN_TO_ALL if owner is None else _CLOSED, owner) as folder:
+                for file in files:
+                    _write(folder, file, owner)
+        except OSError as error:
+            raise FolderError(_in_words(error, folders.task)) from error
+
+    def remove(self, allocation_id: AllocationId) -> None:
+        """Removes all of an allocation. FolderError if something is left."""
+        path = self._root / _name(allocation_id)
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise FolderError(_in_words(error, path)) from error
+
+    def _make_outer(self, folders: TaskFolders, passable: int) -> None:
+        """Folders of the agent's own, through which a task of another user must be able to pass."""
+        self._root.mkdir(mode=_CLOSED, parents=True, exist_ok=True)
+        allocation = folders.logs.parent
+        for path in (allocation, allocation / "tasks"):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=_CLOSED)
+        with contextlib.suppress(FileExistsError):
+            folders.logs.mkdir(mode=_CLOSED)
+        if passable == _PASSABLE:
+            for path in (self._root.parent, self._root, allocation, allocation / "tasks"):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                if mode & _PASSABLE != _PASSABLE:
+                    path.chmod(mode | _PASSABLE)
+
+
+@contextmanager
+def _made_folder(path: Path, mode: int, owner: Account | None) -> Iterator[int]:
+    """An open folder that is no link, made with its rights and owner where it is absent."""
+    made = True
+    try:
+        path.mkdir(mode=_CLOSED)
+    except FileExistsError:
+        made = False
+    folder = os.open(path, _OPEN_FOLDER)
+    try:
+        if made:
+            _give(folder, owner)
+            os.fchmod(folder, mode)
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _write(root: int, file: FileContent, owner: Account | None) -> None:
+    *above, name = _parts(file.path)
+    folder = os.dup(root)
+    try:
+        for part in above:
+            folder = _enter(folder, part, owner)
+        _put_in_place(folder, name, file, owner)
+    finally:
+        os.close(folder)
+
+
+def _enter(folder: int, part: str, owner: Account | None) -> int:
+    """The folder *part* of *folder*, made where absent; closes *folder*, also when it fails."""
+    try:
+        made = True
+        try:
+            os.mkdir(part, _CLOSED, dir_fd=folder)
+        except FileExistsError:
+            made = False
+        entered = os.open(part, _OPEN_FOLDER, dir_fd=folder)
+    except OSError:
+        os.close(folder)
+        raise
+    os.close(folder)
+    if made:
+        _give(entered, owner)
+        os.fchmod(entered, _OPEN_TO_ALL if owner is None else 0o755)
+    return entered
+
+
+def _put_in_place(folder: int, name: str, file: FileContent, owner: Account | None) -> None:
+    new = f".{name}.trueup-new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=folder)
+    written = os.open(new, _OPEN_NEW, 0o600, dir_fd=folder)
+    with os.fdopen(written, "wb") as stream:
+        stream.write(file.content.encode())
+        stream.flush()
+        _give(written, owner)
+        os.fchmod(written, file.mode if owner is not None else file.mode | 0o044)
+    os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _give(descriptor: int, owner: Account | None) -> None:
+    if owner is not None and owner.uid != os.geteuid():
+        os.fchown(descriptor, owner.uid, owner.gid)
+
+
+def _parts(path: str) -> list[str]:
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if path.startswith("/") or not parts or ".." in parts or "\0" in path:
+        raise FolderError(f"files: {path!r} must be a path beneath the task's folder, without ..")
+    return parts
+
+
+def _name(text: str) -> str:
+    if not text or "/" in text or "\0" in text or text.startswith("."):
+        raise FolderError(f"{text!r} is no name of an allocation or task")
+    return text
+
+
+def _in_words(error: OSError, path: Path) -> str:
+    where = error.filename if isinstance(error.filename, str) and error.filename else str(path)
+    if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+        return f"{path}: a step of the path to {where!r} is a link or no folder; it is not followed"
+    return f"{path}: cannot write {where!r}: {error.strerror}"

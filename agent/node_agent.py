@@ -1,0 +1,336 @@
+"""The agent put together: journal, drivers, runner, heartbeat, endpoints.
+
+`NodeAgent.build` makes the real one; the simulator and tests make one by hand from doors of their own and step its
+loops themselves. No thread is begun here but those of workers and of the HTTP server. Its end, graceful or not, ends
+no task: only `stop_all` does.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+from agent.accounts import SystemAccounts
+from agent.calls import Calls
+from agent.client import HttpControlPlane
+from agent.contact import Standing
+from agent.doors import Accounts, ControlPlane, Driver, Folders, Prober, Secrets, Wake, Workers
+from agent.drivers.identity import read_boot_id
+from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
+from agent.environment import NodeFacts, VolumePolicy
+from agent.fingerprint import Identification, SystemMachine
+from agent.folders import DiskFolders
+from agent.heartbeat import Heartbeat, Machine
+from agent.journal import Journal, open_journal
+from agent.logs import LogReader
+from agent.probes import SocketProber
+from agent.reports import Reports
+from agent.runner import Runner
+from agent.secrets_folder import SecretsFolder
+from agent.workers import ThreadWorkers
+from trueup.models.clock import Clock
+from trueup.models.ids import AllocationId, IdSource, NodeId
+from trueup.models.units import parse_cores
+from trueup.serving import HttpServer, TlsFiles
+
+DEFAULT_BIND: Final = ("127.0.0.1", 7431)
+CALL_THREADS: Final = 32
+"""Calls to drivers side by side: a slow start or image pull holds up no other task."""
+CHECK_THREADS: Final = 16
+_STOP_LOOK_SECONDS: Final = 0.1
+
+
+class Loop(Protocol):
+    """A level-triggered loop, stepped by a thread in production and by the simulator on a virtual clock."""
+
+    def step(self) -> datetime | None: ...
+
+
+DriverFactory = Callable[[Path, Wake], Driver]
+"""Makes a driver for a data folder; it calls the wake it is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """What the operator says. *cpu_cores* and *memory_bytes* None: what the machine has.
+
+    *advertise* is the host others reach this node by; empty: the one the endpoints are bound to, which is also
+    HOST_IP. *cluster_token* is asked for when it is needed.
+    """
+
+    data: Path
+    servers: Sequence[str]
+    name: str
+    region: str = "global"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cpu_cores: float | None = None
+    memory_bytes: int | None = None
+    bind: tuple[str, int] | None = DEFAULT_BIND
+    advertise: str = ""
+    cluster_token: Callable[[], str | None] = lambda: None
+    secrets: Path | None = None
+    volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
+    tls: TlsFiles | None = None
+    tls_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDoors:
+    """All an agent does to the world, for one that is made by hand. *jitter* draws from 0 to 1."""
+
+    journal: Journal
+    control_plane: ControlPlane
+    drivers: Mapping[str, Driver]
+    secrets: Secrets
+    accounts: Accounts
+    folders: Folders
+    prober: Prober
+    workers: Workers
+    check_workers: Workers
+    machine: Machine
+    clock: Clock
+    boot_id: str
+    jitter: Callable[[], float]
+
+
+class NodeAgent:
+    """One agent. `loops` are stepped by the caller, each by one thread; `connect` says how to wake them."""
+
+    def __init__(
+        self, doors: AgentDoors, node: NodeFacts, *, on_close: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        """Puts an agent together from *doors*; nothing is started or asked yet.
+
+        Drivers call `wake` of the `runner`; who makes them before it hands it on (see `build`).
+        """
+        self._journal = doors.journal
+        self._clock = doors.clock
+        self._on_close = on_close
+        self.standing = Standing(doors.journal, doors.clock)
+        self.reports = Reports()
+        self.runner = Runner(
+            journal=doors.journal,
+            calls=Calls(
+                drivers=doors.drivers,
+                secrets=doors.secrets,
+                accounts=doors.accounts,
+                folders=doors.folders,
+                prober=doors.prober,
+                node=node,
+            ),
+            workers=doors.workers,
+            check_workers=doors.check_workers,
+            standing=self.standing,
+            reports=self.reports,
+            boot_id=doors.boot_id,
+            jitter=doors.jitter,
+        )
+        self.heartbeat = Heartbeat(
+            control_plane=doors.control_plane,
+            journal=doors.journal,
+            standing=self.standing,
+            reports=self.reports,
+            orders=self.runner,
+            machine=doors.machine,
+            boot_id=doors.boot_id,
+            jitter=doors.jitter,
+        )
+        self.endpoint: HttpServer | None = None
+        self._drivers = doors.drivers
+
+    @staticmethod
+    def build(
+        settings: AgentSettings,
+        drivers: Mapping[str, DriverFactory],
+        clock: Clock,
+        ids: IdSource,
+    ) -> "NodeAgent":
+        """The real agent of a data folder, with its endpoints served from here on.
+
+        FolderInUse where another agent runs in that folder, JournalUnusable, CannotServe.
+        """
+        return _build(settings, drivers, clock, ids)
+
+    @property
+    def loops(self) -> list[tuple[str, Loop]]:
+        """What has to be stepped: by name, each its own."""
+        return [("agent-runner", self.runner), ("agent-heartbeat", self.heartbeat)]
+
+    def connect(self, wakes: Mapping[str, Callable[[], None]]) -> None:
+        """Says how the loops are woken, by their names."""
+        self.runner.on_wake = wakes["agent-runner"]
+        self.heartbeat.on_wake = wakes["agent-heartbeat"]
+
+    @property
+    def node_id(self) -> NodeId:
+        """The id of this node, which its data folder keeps."""
+        return self._journal.identity.node_id
+
+    @property
+    def secret(self) -> str:
+        """The node's own secret; empty until it has joined."""
+        return self._journal.identity.node_secret
+
+    def stop_all(self, timeout_seconds: float) -> list[str]:
+        """Ends all tasks of this node by their `kill_signal` and `kill_timeout`; the next agent starts them again.
+
+        To be called when no thread steps the loops any more. Returns the tasks that have not ended in time.
+        """
+        woken = threading.Event()
+        self.runner.on_wake = woken.set
+        self.runner.halt()
+        deadline = self._clock.monotonic() + timeout_seconds
+        while True:
+            woken.clear()
+            self.runner.step()
+            left = self.runner.running_tasks
+            if not left or self._clock.monotonic() >= deadline:
+                return list(left)
+            woken.wait(_STOP_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Closes endpoints, drivers and journal, and lets go of the folder. Tasks run on."""
+        if self.endpoint is not None:
+            self.endpoint.stop()
+        for hook in self._on_close:
+            hook()
+        for driver in self._drivers.values():
+            driver.close()
+        self._journal.close()
+
+
+def begin_identity(journal: Journal, ids: IdSource, boot_id: str) -> NodeId:
+    """Counts this start of the agent, and gives the node its id at the first one."""
+    identity = journal.identity
+    node_id = identity.node_id or NodeId(ids.new_id())
+    journal.change_identity(node_id=node_id, incarnation=identity.incarnation + 1, boot_id=boot_id)
+    return node_id
+
+
+def _build(
+    settings: AgentSettings, factories: Mapping[str, DriverFactory], clock: Clock, ids: IdSource
+) -> NodeAgent:
+    journal = open_journal(settings.data)
+    boot_id = read_boot_id()
+    node_id = begin_identity(journal, ids, boot_id)
+    relay = _WakeRelay()
+    drivers = {name: factory(settings.data, relay.wake) for name, factory in factories.items()}
+    workers = ThreadWorkers("agent-call", CALL_THREADS)
+    check_workers = ThreadWorkers("agent-check", CHECK_THREADS)
+    secrets = SecretsFolder(settings.secrets)
+    folders = DiskFolders(settings.data / "allocations")
+    endpoint = _Endpoint(settings)
+    control_plane = HttpControlPlane(
+        settings.servers,
+        secret=lambda: journal.identity.node_secret,
+        cluster_token=settings.cluster_token,
+        tls_ca=settings.tls_ca,
+    )
+    machine = SystemMachine(
+        identification=Identification(
+            name=settings.name,
+            region=settings.region,
+            labels=settings.labels,
+            volumes=tuple(sorted(settings.volumes)),
+            cpu_millicores=None if settings.cpu_cores is None else parse_cores(settings.cpu_cores),
+            memory_bytes=settings.memory_bytes,
+        ),
+        drivers=drivers,
+        secrets=secrets,
+        workers=workers,
+        clock=clock,
+        data=settings.data,
+        endpoint=endpoint.url,
+    )
+    agent = NodeAgent(
+        AgentDoors(
+            journal=journal,
+            control_plane=control_plane,
+            drivers=drivers,
+            secrets=secrets,
+            accounts=SystemAccounts(),
+            folders=folders,
+            prober=SocketProber(),
+            workers=workers,
+            check_workers=check_workers,
+            machine=machine,
+            clock=clock,
+            boot_id=boot_id,
+            jitter=random.Random().random,  # noqa: S311 - it spreads retries, and hides nothing
+        ),
+        NodeFacts(
+            id=node_id,
+            name=settings.name,
+            region=settings.region,
+            host_ip=endpoint.host,
+            volumes=settings.volumes,
+        ),
+        on_close=(workers.close, check_workers.close, control_plane.close),
+    )
+    relay.target = agent.runner.wake
+    try:
+        agent.endpoint = endpoint.serve(agent, journal, LogReader(folders, clock))
+    except BaseException:
+        agent.close()
+        raise
+    return agent
+
+
+class _WakeRelay:
+    """Hands drivers' wakes on to the runner, which is made after them; what comes before is seen at its first step."""
+
+    def __init__(self) -> None:
+        self.target: Wake = _ignore
+
+    def wake(self, allocation_id: AllocationId) -> None:
+        self.target(allocation_id)
+
+
+def _ignore(_allocation_id: AllocationId) -> None:
+    return None
+
+
+class _Endpoint:
+    """The agent's HTTP API and how others reach it; none where *settings* bind nothing."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._server: HttpServer | None = None
+
+    @property
+    def host(self) -> str:
+        """The host this node is reached by, which is what its tasks' ports are bound to."""
+        bound = "127.0.0.1" if self._settings.bind is None else self._settings.bind[0]
+        return self._settings.advertise or bound
+
+    def url(self) -> str:
+        if self._server is None:
+            return ""
+        scheme = "http" if self._settings.tls is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self._server.address[1]}"
+
+    def serve(self, agent: NodeAgent, journal: Journal, logs: LogReader) -> HttpServer | None:
+        if self._settings.bind is None:
+            return None
+        stopping = threading.Event()
+        app = AgentApp(
+            EndpointDeps(
+                secret=lambda: journal.identity.node_secret,
+                standing=agent.standing,
+                orders=agent.runner,
+                allocations=agent.runner,
+                logs=logs,
+                trouble=lambda: agent.heartbeat.trouble,
+                stopping=stopping,
+            )
+        )
+        server = HttpServer(
+            app, self._settings.bind, stopping=stopping, watch_cap=FOLLOWERS, tls=self._settings.tls
+        )
+        server.start()
+        self._server = server
+        return server

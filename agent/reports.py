@@ -1,0 +1,117 @@
+"""What the control plane has to be told: updates not yet answered, and the digest of all that is held. Thread-safe.
+
+The runner puts in what it has written to the journal; the heartbeat takes out, and tells back what was answered. An
+update that changed while a beat was under way stays to be told.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from trueup.models.allocation import AllocatedResources
+from trueup.models.ids import AllocationId
+from trueup.models.node import NodeResources
+from trueup.models.units import Bytes, Millicores
+from trueup.models.wire import AllocationUpdate, Holding, HoldingKey, holdings_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """All that one message says of allocations, as of one moment. *numbers* tell whether an update changed since."""
+
+    updates: tuple[AllocationUpdate, ...]
+    keys: tuple[HoldingKey, ...]
+    digest: str
+    used: NodeResources
+    numbers: Mapping[AllocationId, int] = field(default_factory=dict)
+
+
+class Reports:
+    """The outgoing side of the agent."""
+
+    def __init__(self, on_news: Callable[[], None] = lambda: None) -> None:
+        self.on_news = on_news
+        self._lock = threading.Lock()
+        self._number = 0
+        self._untold: dict[AllocationId, tuple[int, AllocationUpdate]] = {}
+        self._holdings: dict[AllocationId, tuple[Holding, AllocatedResources]] = {}
+        self._held: tuple[tuple[HoldingKey, ...], str, NodeResources] | None = None
+
+    def put(self, holding: Holding, resources: AllocatedResources, update: AllocationUpdate | None) -> None:
+        """Takes in how an allocation is now, and what to tell of it (None: nothing new)."""
+        with self._lock:
+            before = self._holdings.get(holding.id)
+            self._holdings[holding.id] = (holding, resources)
+            if before is None or _key(before[0]) != _key(holding):
+                self._held = None
+        if update is not None:
+            self.tell(update)
+
+    def tell(self, update: AllocationUpdate) -> None:
+        """Has *update* told with the next beat; used alone for an allocation that is not held."""
+        with self._lock:
+            self._number += 1
+            self._untold[update.id] = (self._number, update)
+        self.on_news()
+
+    def drop(self, allocation_id: AllocationId) -> None:
+        """Forgets an allocation."""
+        with self._lock:
+            self._untold.pop(allocation_id, None)
+            if self._holdings.pop(allocation_id, None) is not None:
+                self._held = None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is untold."""
+        return bool(self._untold)
+
+    def sheet(self) -> Sheet:
+        """What to say now."""
+        with self._lock:
+            if self._held is None:
+                living = self._keys()
+                self._held = (living, holdings_digest(living), self._used())
+            keys, digest, used = self._held
+            return Sheet(
+                updates=tuple(update for _, update in self._untold.values()),
+                keys=keys,
+                digest=digest,
+                used=used,
+                numbers={key: number for key, (number, _) in self._untold.items()},
+            )
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Every allocation held, ended ones too, sorted by id."""
+        with self._lock:
+            return tuple(self._holdings[key][0] for key in sorted(self._holdings))
+
+    def told(self, sheet: Sheet, *, only_held: bool = False) -> None:
+        """*sheet* was answered: what has not changed since need not be told again.
+
+        *only_held*: a registration, which tells of what is held and of nothing else.
+        """
+        with self._lock:
+            for key, number in sheet.numbers.items():
+                if only_held and key not in self._holdings:
+                    continue
+                if key in self._untold and self._untold[key][0] == number:
+                    del self._untold[key]
+
+    def _keys(self) -> tuple[HoldingKey, ...]:
+        held = (self._holdings[key][0] for key in sorted(self._holdings))
+        return tuple(key for key in map(_key, held) if key is not None)
+
+    def _used(self) -> NodeResources:
+        living = [taken for held, taken in self._holdings.values() if _key(held) is not None]
+        return NodeResources(
+            cpu_millicores=Millicores(sum(taken.cpu_millicores for taken in living)),
+            memory_bytes=Bytes(sum(taken.memory_bytes for taken in living)),
+        )
+
+
+def _key(holding: Holding) -> HoldingKey | None:
+    """What the digest covers of it: nothing once its tasks have ended."""
+    if holding.client_status in {"complete", "failed", "lost"}:
+        return None
+    return HoldingKey(id=holding.id, version=holding.version, desired_status=holding.desired_status)
