@@ -257,6 +257,7 @@ class _Walker:
             if target.startswith("/"):
                 raise Refused(LEAVES_ROOT)
             waiting.extend(reversed(target.split("/")))
+            found = self._stat(done)
         return "/".join(done), found
 
     def _stat(self, parts: list[str]) -> os.stat_result:
