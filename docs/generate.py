@@ -7,11 +7,13 @@ from typing import Final
 from api.app import ROUTES
 from api.reference import reference_page
 from docs.command_reference import command_page
+from docs.document_reference import document_page
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "api.md": lambda: reference_page(ROUTES),
     "cli.md": command_page,
+    "documents.md": document_page,
 }
 
 
