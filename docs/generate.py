@@ -8,12 +8,14 @@ from api.app import ROUTES
 from api.reference import reference_page
 from docs.command_reference import command_page
 from docs.document_reference import document_page
+from docs.metric_reference import metric_page
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "api.md": lambda: reference_page(ROUTES),
     "cli.md": command_page,
     "documents.md": document_page,
+    "metrics.md": metric_page,
 }
 
 
