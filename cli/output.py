@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from cli.blocks import Block
+from cli.blocks import Block, Line
 from cli.clean import UNSAFE_IN_JSON, clean, escape_in_json
 from cli.client import Gone, Unreachable
 from cli.failures import warn
@@ -65,8 +65,9 @@ def watch(read: Callable[[int], Result], output: str) -> None:
 
 
 def print_blocks(blocks: Iterable[Block]) -> None:
-    """Prints blocks: fitted to a terminal, plain and aligned into a pipe."""
-    if sys.stdout.isatty():
+    """Prints blocks: tables fitted to a terminal, all else plain and aligned."""
+    blocks = list(blocks)
+    if sys.stdout.isatty() and not all(isinstance(block, Line) for block in blocks):
         from cli.rich_text import print_fitted
 
         print_fitted(blocks, color=use_color())

@@ -99,14 +99,10 @@ def _input(nodes: Path | None, state: Path | None, now: datetime | None) -> Plan
     if state is not None:
         return state_file_input(state, now, machine_now)
     found = settings()
-    if found.data is not None and not _asks_for_address(found.flags):
+    # Only where it was typed: TRUEUP_DATA is set for a server of this machine, not for a question to another.
+    if found.data is not None and "data" in found.flags:
         return data_input(found.data, machine_now)
     return live_input(found)
-
-
-def _asks_for_address(flags: frozenset[str]) -> bool:
-    """Whether `--address` was typed and `--data` was not: the nearer wish wins over the environment."""
-    return "address" in flags and "data" not in flags
 
 
 def _specs(specs: Sequence[Path], *, is_whole: bool) -> LoadedSpecs | None:
