@@ -49,8 +49,8 @@ class Loop(Protocol):
     def step(self) -> datetime | None: ...
 
 
-DriverFactory = Callable[[Path, Wake], Driver]
-"""Makes a driver for a data folder; it calls the wake it is given."""
+DriverFactory = Callable[[Path, NodeId, Wake], Driver]
+"""Makes a driver for a data folder and its node; it calls the wake it is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +217,7 @@ def _build(
     boot_id = read_boot_id()
     node_id = begin_identity(journal, ids, boot_id)
     relay = _WakeRelay()
-    drivers = {name: factory(settings.data, relay.wake) for name, factory in factories.items()}
+    drivers = {name: factory(settings.data, node_id, relay.wake) for name, factory in factories.items()}
     workers = ThreadWorkers("agent-call", CALL_THREADS)
     check_workers = ThreadWorkers("agent-check", CHECK_THREADS)
     secrets = SecretsFolder(settings.secrets)

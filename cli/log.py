@@ -7,13 +7,12 @@ peers show as escapes.
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 
 from cli.clean import clean, escape_in_json
 
-LogFormat = Literal["text", "json"]
 _QUIET: Final = ("alembic", "docker", "requests", "urllib3", "watchdog")
 """Libraries that tell at info what interests nobody but their authors."""
 
@@ -28,9 +27,9 @@ _SHARED: Final[tuple[structlog.typing.Processor, ...]] = (
 
 
 def configure_logging(
-    *, level: str, log_format: LogFormat, stream: TextIO | None = None, color: bool = False
+    *, level: str, log_format: str, stream: TextIO | None = None, color: bool = False
 ) -> None:
-    """Sends all log lines of at least *level* to *stream* (stderr), in one form. May be called again."""
+    """Sends all log lines of at least *level* to *stream* (stderr), as `text` or `json`. May be called again."""
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -58,7 +57,7 @@ def configure_logging(
     )
 
 
-def _renderers(log_format: LogFormat, *, color: bool) -> list[structlog.typing.Processor]:
+def _renderers(log_format: str, *, color: bool) -> list[structlog.typing.Processor]:
     if log_format == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     # Plain: the rich form shows the values of local variables, secrets among them, and takes seconds.

@@ -30,6 +30,12 @@ class Entry:
 
 
 SECTIONS: Final[dict[str, dict[str, Entry]]] = {
+    "Run": {
+        "up": Entry(module="up", help="Run everything on this machine."),
+        "server": Entry(module="server", help="Run the control plane."),
+        "agent": Entry(module="agent", help="Run a node agent."),
+        "down": Entry(module="down", help="End all tasks of this machine's data folder."),
+    },
     "Specs": {
         "init": Entry(module="init", help="Write example specs to start from."),
         "validate": Entry(module="validate", help="Check specs and name every error."),

@@ -1,0 +1,53 @@
+"""`trueup agent`: a node agent, until a signal ends it."""
+
+import click
+
+from cli.agent_settings import AgentSettings, agent_options
+from cli.failures import Failed, say
+from cli.log import configure_logging
+from cli.options import Command
+from cli.tokens import read_token
+from cli.until_signal import EndingSignals
+
+
+@click.command(cls=Command)
+@agent_options
+def command(agent: AgentSettings) -> None:
+    """Run a node agent: it joins the control plane with the cluster token, and runs what it is given.
+
+    The token is needed once; then the node has a secret of its own. Its end, graceful or not, ends no task: the next
+    agent of the same data folder takes them up again.
+    """
+    from agent.journal import FolderInUse, JournalUnusable
+    from cli.wiring import Agent, warn_of_stuck
+    from trueup.serving import CannotServe
+
+    configure_logging(level=agent.log_level, log_format=agent.log_format)
+    signals = EndingSignals()
+    token_file = agent.token_file
+    if token_file is not None:
+        read_token(token_file)
+    try:
+        node = Agent(
+            agent,
+            cluster_token=lambda: None if token_file is None else read_token(token_file),
+            is_up=False,
+        )
+    except (FolderInUse, JournalUnusable, CannotServe) as error:
+        raise Failed(str(error)) from error
+    node.start()
+    click.echo(
+        f"trueup agent {agent.name} is ready at {node.url}, for {', '.join(agent.servers)}{_hint(node.refuses_processes)}"
+    )
+    signals.wait()
+    say("stopping; tasks run on")
+    warn_of_stuck(node.stop())
+
+
+def _hint(refuses_processes: bool) -> str:
+    if not refuses_processes:
+        return ""
+    return (
+        "; it runs containers only: --enable-process, or `drivers: {process: {enabled: true}}` in the file of --config, "
+        "lets jobs run programs of this machine"
+    )
