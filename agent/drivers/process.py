@@ -52,7 +52,7 @@ class ProcessDriver:
         self._policy = policy
         self._cgroups = discover(cgroup_tag(data)) if cgroups is None else cgroups
         self._boot_id = boot_id()
-        self._spawner = Spawner(self._cgroups.of_shims())
+        self._spawner = Spawner(data / "spawner", self._cgroups.of_shims())
         self._watch = ExitWatch(self._shim_ended)
         self._taking_over = threading.Lock()
         self._tasks.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ when first needed, again when it is gone, and ends when the agent does.
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,14 +18,15 @@ from typing import Any
 
 from agent.doors import DriverError
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from shim.spawner import main; main(int(sys.argv[2]), sys.argv[3:])"
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from shim.spawner import main; main(int(sys.argv[2]), sys.argv[3], sys.argv[4:])"
 _ATTEMPTS = 3
 
 
 class Spawner:
-    """Forks shims on demand. Thread-safe; *cgroup_folders* are where it and its shims live."""
+    """Forks shims on demand. Thread-safe; *cgroup_folders* are where it and its shims live, *scratch* is its folder."""
 
-    def __init__(self, cgroup_folders: Sequence[Path], *, timeout_seconds: float = 30) -> None:
+    def __init__(self, scratch: Path, cgroup_folders: Sequence[Path], *, timeout_seconds: float = 30) -> None:
+        self._scratch = scratch
         self._cgroup_folders = cgroup_folders
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
@@ -92,7 +94,7 @@ class Spawner:
         if self._asking is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                self._process = _start(theirs.fileno(), self._cgroup_folders)
+                self._process = _start(theirs.fileno(), self._scratch, self._cgroup_folders)
             ours.settimeout(self._timeout_seconds)
             self._asking = ours
         return self._asking
@@ -110,10 +112,20 @@ class Spawner:
             self._process = None
 
 
-def _start(asking: int, cgroup_folders: Sequence[Path]) -> subprocess.Popen[bytes]:
+def _start(asking: int, scratch: Path, cgroup_folders: Sequence[Path]) -> subprocess.Popen[bytes]:
     here = Path(__file__).parent
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _BOOT, str(here), str(asking), *map(str, cgroup_folders)],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _BOOT,
+            str(here),
+            str(asking),
+            str(scratch / secrets.token_hex(4)),
+            *map(str, cgroup_folders),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

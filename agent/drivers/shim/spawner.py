@@ -11,13 +11,15 @@ import signal
 import socket
 
 from . import cgroups, records, system, watcher
+from .rehearsal import rehearse
 
 _OOM_SCORE = -900
 
 
-def main(asking: int, cgroup_folders: list[str]) -> None:
+def main(asking: int, scratch: str, cgroup_folders: list[str]) -> None:
     """Forks a shim for each descriptor that arrives on the socket *asking*, until the agent closes its end."""
     os.set_inheritable(asking, False)
+    rehearse(scratch)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -39,7 +41,8 @@ def _fork_as_asked(asking: socket.socket) -> None:
         if not passed:
             return
         for descriptor in passed:
-            os.set_inheritable(descriptor, False)  # Or the task would hold the answer open, and the agent wait for it.
+            # Or the task would hold the answer open, and the agent wait for it.
+            os.set_inheritable(descriptor, False)
             try:
                 shim = os.fork()
             except OSError:  # No room for a process: the agent sees its end closed without an answer.
@@ -52,6 +55,10 @@ def _fork_as_asked(asking: socket.socket) -> None:
 
 def _be_a_shim(descriptor: int) -> None:
     try:
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        system.name_process("trueup-shim")
+        system.adopt_orphans()
         watcher.run(socket.socket(fileno=descriptor))
     except BaseException as error:  # noqa: BLE001 - a shim must not go on as a second spawner
         records.note_crash(error)

@@ -350,10 +350,6 @@ def _read_to_end(descriptor: int) -> bytes:
 
 def run(asked: socket.socket) -> None:
     """Reads one order from *asked*, starts its task, answers, and lives as long as it."""
-    os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    system.name_process("trueup-shim")
-    system.adopt_orphans()
     text = b""
     while part := asked.recv(_READ_BYTES):
         text += part
