@@ -280,6 +280,7 @@ class Engine:
 
     def _call(self, seconds: int, ask: Callable[[docker.APIClient], _T]) -> _T:
         try:
+            self._reach(seconds)
             return ask(self._client(seconds))
         except docker.errors.NotFound as error:
             image = isinstance(error, docker.errors.ImageNotFound)
@@ -289,14 +290,18 @@ class Engine:
             if status == requests.codes.unavailable:
                 raise EngineAway(f"the Docker engine is not ready: {error.explanation}") from None
             raise EngineRefused(status, str(error.explanation)) from None
-        except requests.Timeout:
-            raise EngineAway(
-                f"the Docker engine at {self.address.host} did not answer within its deadline"
-            ) from None
         except _TRANSPORT_ERRORS as error:
             # An engine that comes back may be another release: the next call asks for its API version again.
             self.close()
             raise EngineAway(f"no Docker engine answers at {self.address.host}: {_cause(error)}") from None
+
+    def _reach(self, seconds: int) -> None:
+        """OSError if nobody listens: the SDK would leave the socket of a connection that failed open."""
+        scheme, _, path = self.address.host.partition("://")
+        if scheme == "unix":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(seconds)
+                probe.connect(path)
 
     def _client(self, seconds: int) -> docker.APIClient:
         with self._lock:
@@ -325,6 +330,8 @@ def _cause(error: BaseException) -> str:
         if inner is None:
             break
         seen = inner
+    if isinstance(seen, TimeoutError):
+        return "it kept silent until the deadline of the call"
     if isinstance(seen, OSError) and seen.strerror:
         return seen.strerror
     return str(seen)

@@ -31,6 +31,7 @@ OWN_NETWORK: Final = frozenset({"", "default", "bridge"})
 
 _LEAST_MEMORY_BYTES: Final = 6 * 1024**2
 """The engine refuses less."""
+_LEAST_LOG_BYTES: Final = 4 * 1024**2
 _SHARES_OF_A_CORE: Final = 1024
 _MOST_SHARES: Final = 262_144
 _TASK_NETWORK: Final = "task:"
@@ -206,11 +207,13 @@ def _limits(resources: Resources) -> dict[str, int]:
 
 
 def _log_config(logs: LogLimits) -> dict[str, Any]:
-    """The engine keeps as much as the task's own logs do: what an absent agent has to catch up with.
+    """The engine keeps as much as the task's own logs do: what an absent or slow agent has to catch up with.
 
-    Two files at least: with one, a rotation loses what was not yet read of it.
+    Two files at least, since with one a rotation loses what was not yet read of it; and none too small: in the
+    engine's form, a short line takes twenty times its length.
     """
-    settings = {"max-size": str(int(logs.max_size)), "max-file": str(max(2, logs.max_files))}
+    size_bytes = max(_LEAST_LOG_BYTES, int(logs.max_size))
+    settings = {"max-size": str(size_bytes), "max-file": str(max(2, logs.max_files))}
     return {"Type": "json-file", "Config": settings}
 
 
