@@ -1,5 +1,6 @@
 """A real store with an app over it, and a client: what the tests of the API begin with."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from api.doors import ApiDeps, LogsUnavailable
+from api.doors import ApiDeps, LogsUnavailable, Membership
 from metastore.store import SqlStore
 from tests.builders import NOON, CountingIds, a_record, a_version
 from trueup.models.allocation import Allocation
@@ -65,6 +66,14 @@ class World:
                 **deps,
             }
         )
+        self._serve()
+
+    def use(self, membership: Membership) -> None:
+        """Puts a membership over the store behind the app."""
+        self.deps = dataclasses.replace(self.deps, membership=membership)
+        self._serve()
+
+    def _serve(self) -> None:
         self.app = create_app(self.deps)
         self.client: FlaskClient = self.app.test_client()
 
