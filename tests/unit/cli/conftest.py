@@ -25,7 +25,7 @@ class FakeControlPlane:
     """
 
     answers: dict[str, Answer] = field(default_factory=dict)
-    requests: list[Any] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
     index: int = 1
     url: str = ""
     page_size: int = 1000
@@ -44,7 +44,7 @@ class FakeControlPlane:
         @app.get("/")
         @app.get("/<path:path>")
         def answer(path: str = "") -> Response:
-            self.requests.append(request.__copy__() if hasattr(request, "__copy__") else dict(request.args))
+            self.requests.append(request.args.to_dict())
             return self._answer("/" + path)
 
         return app
@@ -53,10 +53,10 @@ class FakeControlPlane:
         self._block()
         with self.changed:
             held, index = self.answers.get(path), self.index
+        if callable(held) and not isinstance(held, Response):
+            held = held(request)
         if isinstance(held, Response):
             return held
-        if callable(held):
-            held = held(request)
         if held is None:
             return problem(404, f"there is no {path}")
         body = self._page(held) if isinstance(held, list) else held

@@ -54,6 +54,8 @@ def test_a_comment_is_never_refused_for_its_length() -> None:
 
 def test_what_is_held_says_how_to_confirm() -> None:
     """The document to paste is in it."""
-    text = plan_markdown(a_report(held=Held(revision=RevisionId("r2"), reason="too much", confirm="c0ffee")), [], [])
+    text = plan_markdown(
+        a_report(held=Held(revision=RevisionId("r2"), reason="too much", confirm="c0ffee")), [], []
+    )
     assert "**This revision would be held.**" in text
     assert "confirm: c0ffee" in text
