@@ -50,10 +50,15 @@ def clone_conflict(known: Node, request: RegisterRequest) -> str | None:
     return None
 
 
+def status_of(protocol: int) -> NodeStatus:
+    """What a node that is heard is: work may go to it if it speaks nearly as we do."""
+    return "ready" if protocol in _NEAR_PROTOCOLS else "incompatible"
+
+
 def node_of(request: RegisterRequest, state: ClusterState, peer: str, now: datetime) -> Node:
     """The node that registers, as git's policy has it. What is known of it stays where nothing is said."""
     known = state.nodes.get(request.node_id)
-    status: NodeStatus = "ready" if request.protocol in _NEAR_PROTOCOLS else "incompatible"
+    status = status_of(request.protocol)
     since = now if known is None or known.status != status else known.status_changed_at
     node = Node(
         id=request.node_id,

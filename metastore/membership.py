@@ -15,7 +15,7 @@ import msgspec
 
 from metastore.adopted import Adopted
 from metastore.adoption import Adoption
-from metastore.enrolment import Entrance, clone_conflict, enter, node_of
+from metastore.enrolment import Entrance, clone_conflict, enter, node_of, status_of
 from metastore.errors import NameTaken, UnknownNode
 from metastore.liveness import Liveness, Rhythm, earliest, rhythm_of
 from metastore.mending import Mend, expected_keys, mend, orphan_stops
@@ -106,7 +106,10 @@ class Membership:
 
     def forget(self, node_id: NodeId, allocation_id: AllocationId) -> None:
         """Tells the node, with its next beats, that the allocation is history and its tombstone may go."""
-        self._session(node_id).forget[allocation_id] = _FORGET_REPEATS
+        if node_id in self._store.state.nodes:
+            session = self._session(node_id)
+            with session.lock:
+                session.forget[allocation_id] = _FORGET_REPEATS
 
     def step(self) -> datetime:
         """Judges nodes that are silent for too long; returns when to look again."""
@@ -134,9 +137,10 @@ class Membership:
         session = self._session(request.node_id)
         with session.lock:
             self._admit(request, joined_anew=joined and session.has_used_secret)
-            if not joined:
-                session.has_used_secret = True
-            own_secret = self._enter(request, peer)
+            own_secret = self._enter(
+                request, peer, keeps_secret=not joined or self._is_repeat(request, session)
+            )
+            session.has_used_secret = not joined
             session.order = max(session.order, (request.incarnation, 0))
             self._forget_ended(request, session)
             self._note_heard(request.node_id)
@@ -174,7 +178,7 @@ class Membership:
             self._take_in(request, node)
             found = self._mend(request, session)
             if found is not None:
-                self._adoption.heard(node_id, holds_any=True)
+                self._adoption.heard(node_id, holds_any=False)
             return self._answer(session, found, asks=found is None)
 
     def _session(self, node_id: NodeId) -> _Session:
@@ -207,11 +211,17 @@ class Membership:
                 f"wait {self.rhythm.deadline_seconds:g} s"
             )
 
-    def _enter(self, request: RegisterRequest, peer: str) -> str:
+    def _is_repeat(self, request: RegisterRequest, session: _Session) -> bool:
+        """Whether the agent joined already, and may have been told its secret in an answer that is on its way."""
+        known = self._store.state.nodes.get(request.node_id)
+        is_same = known is not None and known.incarnation == request.incarnation
+        return is_same and not session.has_used_secret
+
+    def _enter(self, request: RegisterRequest, peer: str, *, keeps_secret: bool) -> str:
         now = self._clock.now()
         own_secret = self._store.node_secret(request.node_id)
         with self._store.transaction() as tx:
-            if own_secret is None:
+            if own_secret is None or not keeps_secret:
                 own_secret = self._ids.new_id() + self._ids.new_id()
                 tx.put_node_secret(request.node_id, own_secret)
             enter(tx, Entrance(request=request, node=node_of(request, tx.state, peer, now), now=now))
@@ -229,7 +239,7 @@ class Membership:
         now = self._clock.now()
         state = self._store.state
         returns = node.status in {"down", "disconnected"} and request.holdings is not None
-        is_news = returns or (request.drivers and request.drivers != node.drivers)
+        is_news = returns or bool(request.drivers and request.drivers != node.drivers)
         reports = {update.id: report_of(update) for update in request.updates}
         if not is_news and not any(
             reported(held, reports[held.id], state, now) is not held for held in self._held(node.id, reports)
@@ -264,7 +274,8 @@ class Membership:
         node = tx.state.nodes[request.node_id]
         renewed = msgspec.structs.replace(node, drivers=request.drivers or node.drivers)
         if returns:
-            renewed = msgspec.structs.replace(renewed, status="ready", status_changed_at=now)
+            status = status_of(node.protocol)
+            renewed = msgspec.structs.replace(renewed, status=status, status_changed_at=now)
             tx.put_event(Event(at=now, type="NodeReady", message=f"node {node.name} is back", node=node.name))
         tx.put_node(renewed)
 

@@ -1,0 +1,134 @@
+"""The agent's side of the conversation, as plain as it gets: what it holds is what a test says."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from metastore.membership import Membership
+from tests.builders import NOON
+from trueup.models.allocation import Allocation
+from trueup.models.ids import NodeId
+from trueup.models.node import DriverState, NodeResources
+from trueup.models.units import Bytes, Millicores
+from trueup.models.wire import (
+    AllocationUpdate,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    Holding,
+    HoldingKey,
+    RegisterRequest,
+    RegisterResponse,
+    holdings_digest,
+)
+
+
+class HandClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.moment = NOON
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return (self.moment - NOON).total_seconds()
+
+    def move(self, **span: float) -> None:
+        self.moment += timedelta(**span)
+
+
+def a_request(name: str = "node-1", **fields: Any) -> RegisterRequest:
+    """A node that holds nothing and never heard of anybody."""
+    return RegisterRequest(
+        node_id=NodeId(fields.pop("node_id", f"id-{name}")),
+        name=name,
+        endpoint=fields.pop("endpoint", "http://127.0.0.1:7431"),
+        resources=NodeResources(cpu_millicores=Millicores(4000), memory_bytes=Bytes(2**33)),
+        drivers=fields.pop("drivers", {"process": DriverState()}),
+        boot_id=fields.pop("boot_id", "boot-1"),
+        incarnation=fields.pop("incarnation", 1),
+        **fields,
+    )
+
+
+def a_holding(allocation: Allocation, **fields: Any) -> Holding:
+    """*allocation* as its agent holds it."""
+    return Holding(
+        id=allocation.id,
+        name=allocation.name,
+        job=allocation.job,
+        group=allocation.group,
+        index=allocation.index,
+        run=allocation.run,
+        version=allocation.job_version,
+        revision=allocation.revision,
+        digest=allocation.digest,
+        epoch=allocation.epoch,
+        client_status=fields.pop("client_status", allocation.client_status),
+        tasks=allocation.tasks,
+        healthy=allocation.healthy,
+        created_at=allocation.created_at,
+        **fields,
+    )
+
+
+class Talker:
+    """One agent. `held` is what it holds; updates are told with the next beat."""
+
+    def __init__(self, membership: Membership, name: str = "node-1", **fields: Any) -> None:
+        self.membership = membership
+        self.request = a_request(name, **fields)
+        self.held: dict[str, HoldingKey] = {}
+        self.secret = ""
+        self.sequence = 0
+
+    def join(self, **fields: Any) -> RegisterResponse:
+        """Registers with the cluster token."""
+        return self._register(joined=True, secret=None, **fields)
+
+    def come_back(self, **fields: Any) -> RegisterResponse:
+        """Registers with its own secret."""
+        return self._register(joined=False, secret=self.secret, **fields)
+
+    def beat(self, *updates: AllocationUpdate, holds: bool = False, **fields: Any) -> HeartbeatResponse:
+        """One beat; with *holds* it says what it holds."""
+        self.sequence += 1
+        keys = tuple(self.held.values())
+        return self.membership.heartbeat(
+            HeartbeatRequest(
+                node_id=self.request.node_id,
+                incarnation=self.request.incarnation,
+                sequence=fields.pop("sequence", self.sequence),
+                updates=updates,
+                holdings_digest=holdings_digest(keys),
+                holdings=keys if holds else None,
+                **fields,
+            ),
+            secret=fields.pop("secret", self.secret),
+        )
+
+    def settle(self, *updates: AllocationUpdate) -> HeartbeatResponse:
+        """Beats, and again with all it holds if it is asked to."""
+        answer = self.beat(*updates)
+        return self.beat(holds=True) if answer.send_holdings else answer
+
+    def hold(self, *allocations: Allocation) -> None:
+        """Holds what it was handed."""
+        for one in allocations:
+            wanted = "run" if one.is_wanted else "stop"
+            self.held[one.id] = HoldingKey(id=one.id, version=one.job_version, desired_status=wanted)
+
+    def _register(self, *, joined: bool, secret: str | None, **fields: Any) -> RegisterResponse:
+        self.request = msgspec.structs.replace(self.request, **fields)
+        answer = self.membership.register(self.request, joined=joined, secret=secret, peer="10.0.0.9")
+        self.secret = answer.node_secret
+        return answer
+
+
+def an_update(allocation: Allocation, client_status: Any = "running", **fields: Any) -> AllocationUpdate:
+    """What an agent tells of *allocation*."""
+    fields.setdefault("tasks", allocation.tasks)
+    fields.setdefault("healthy", allocation.healthy)
+    return AllocationUpdate(id=allocation.id, client_status=client_status, **fields)
