@@ -22,6 +22,7 @@ from trueup.models.ids import AllocationId, NodeId
 from trueup.models.wire import Assignment
 
 SCHEMA_VERSION: Final = 1
+_LOCK: Final = "agent.lock"
 _SCHEMA: Final = """
 create table allocations (id text primary key, assignment blob not null, record blob not null) strict;
 create table tombstones (id text primary key, reason text not null) strict;
@@ -181,8 +182,24 @@ def open_journal(folder: Path) -> Journal:
         raise
 
 
+def holder_of(folder: Path) -> int | None:
+    """The process id of the agent that runs in a data folder; None if none does."""
+    try:
+        lock_file = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock_file, 32, 0).decode("ascii", "replace").strip()
+        return int(holder) if holder.isdecimal() else None
+    finally:
+        os.close(lock_file)
+    return None
+
+
 def _lock(folder: Path) -> int:
-    lock_file = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock_file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

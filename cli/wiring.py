@@ -132,7 +132,7 @@ class Agent:
             settings.policy, enable_process=settings.enable_process, allow_root=is_up
         )
         self._threads = LoopThreads(SystemClock())
-        self.node = build_node_agent(settings, self._policies, cluster_token=cluster_token)
+        self.node = build_node_agent(_node_settings(settings, self._policies, cluster_token), self._policies)
         self.node.connect({name: self._threads.add(name, loop) for name, loop in self.node.loops})
 
     @property
@@ -161,9 +161,7 @@ class Agent:
         return left
 
 
-def build_node_agent(
-    settings: AgentSettings, policies: NodePolicies, *, cluster_token: Callable[[], str | None]
-) -> NodeAgent:
+def build_node_agent(settings: NodeAgentSettings, policies: NodePolicies) -> NodeAgent:
     """The agent of a data folder, its endpoints served, no loop stepped yet."""
     address = engine_address(os.environ)
     drivers: dict[str, DriverFactory] = {
@@ -172,26 +170,27 @@ def build_node_agent(
             address, wake, owner=Owner(cluster="trueup", node=node_id), policy=policies.docker
         ),
     }
-    return NodeAgent.build(
-        NodeAgentSettings(
-            data=settings.data,
-            servers=settings.servers,
-            name=settings.name,
-            region=settings.region,
-            labels=settings.labels,
-            cpu_cores=None if settings.cpu_millicores is None else settings.cpu_millicores / 1000,
-            memory_bytes=settings.memory_bytes,
-            bind=settings.bind,
-            advertise=settings.advertise,
-            cluster_token=cluster_token,
-            secrets=settings.secrets,
-            volumes=policies.volumes,
-            tls=_tls(settings.tls_cert, settings.tls_key),
-            tls_ca=settings.tls_ca,
-        ),
-        drivers,
-        SystemClock(),
-        RandomIds(),
+    return NodeAgent.build(settings, drivers, SystemClock(), RandomIds())
+
+
+def _node_settings(
+    settings: AgentSettings, policies: NodePolicies, cluster_token: Callable[[], str | None]
+) -> NodeAgentSettings:
+    return NodeAgentSettings(
+        data=settings.data,
+        servers=settings.servers,
+        name=settings.name,
+        region=settings.region,
+        labels=settings.labels,
+        cpu_cores=None if settings.cpu_millicores is None else settings.cpu_millicores / 1000,
+        memory_bytes=settings.memory_bytes,
+        bind=settings.bind,
+        advertise=settings.advertise,
+        cluster_token=cluster_token,
+        secrets=settings.secrets,
+        volumes=policies.volumes,
+        tls=_tls(settings.tls_cert, settings.tls_key),
+        tls_ca=settings.tls_ca,
     )
 
 

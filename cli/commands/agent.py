@@ -36,8 +36,9 @@ def command(agent: AgentSettings) -> None:
     except (FolderInUse, JournalUnusable, CannotServe) as error:
         raise Failed(str(error)) from error
     node.start()
+    servers = ", ".join(agent.servers)
     click.echo(
-        f"trueup agent {agent.name} is ready at {node.url}, for {', '.join(agent.servers)}{_hint(node.refuses_processes)}"
+        f"trueup agent {agent.name} is ready at {node.url}, for {servers}{_hint(node.refuses_processes)}"
     )
     signals.wait()
     say("stopping; tasks run on")
@@ -48,6 +49,6 @@ def _hint(refuses_processes: bool) -> str:
     if not refuses_processes:
         return ""
     return (
-        "; it runs containers only: --enable-process, or `drivers: {process: {enabled: true}}` in the file of --config, "
-        "lets jobs run programs of this machine"
+        "; it runs containers only: --enable-process, or `drivers: {process: {enabled: true}}` in the file of "
+        "--config, lets jobs run programs of this machine"
     )
