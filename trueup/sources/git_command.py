@@ -31,6 +31,15 @@ _PASSED_ON: Final = (
     "all_proxy",
     "ALL_PROXY",
 )
+_BOILERPLATE: Final = (
+    "fatal: Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+    "hint:",
+    "warning:",
+    "@@@",
+)
+"""Lines that stand beside the one that tells what is wrong."""
 _OLD_FAULTS: Final = (
     "zeroPaddedFilemode",
     "badTimezone",
@@ -171,11 +180,12 @@ def git_settings(remote: GitRemote, access: GitAccess, *, hooks: Path) -> str:
 
 
 def one_line(errors: bytes) -> str:
-    """The lines of git's messages that say what failed, without control characters, as one line."""
+    """What git's messages say of the failure, without control characters, as one line."""
     text = errors.decode("utf-8", "replace")
     lines = [re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", line).strip() for line in text.splitlines()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))] or lines
-    joined = "; ".join(dict.fromkeys(line.removeprefix("fatal: ") for line in telling if line))
+    telling = [line for line in lines if line and not line.startswith(_BOILERPLATE)]
+    telling = telling or [line for line in lines if line]
+    joined = "; ".join(dict.fromkeys(line.removeprefix("fatal: ") for line in telling))
     return joined[:_MESSAGE_LENGTH] or "git failed and said nothing"
 
 

@@ -32,8 +32,8 @@ _FETCH: Final = (
 _READ_SECONDS: Final = 60.0
 _LOG_SECONDS: Final = 20.0
 _PACK_SECONDS: Final = 300.0
-_PACK_AFTER: Final = 256
-"""Fetches that brought something, after which the mirror is packed."""
+_PACK_AFTER: Final = 64
+"""Each fetch that brings something leaves a pack behind; so many are made one, without a look at the large ones."""
 _LOGGED_COMMITS: Final = 1000
 """How far back authors are looked for when nothing was applied yet, or the history since is longer."""
 
@@ -200,7 +200,9 @@ class GitMirror:
 
     def _pack(self, git: GitCommand) -> None:
         with suppress(GitFailed):
-            git.run("gc", "--quiet", git_dir=self._folder, deadline_seconds=_PACK_SECONDS)
+            git.run(
+                "repack", "-d", "-q", "--geometric=2", git_dir=self._folder, deadline_seconds=_PACK_SECONDS
+            )
 
 
 class BlobReader:

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 Transport = Literal["https", "ssh", "file"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_HOST: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.\-:\]_]*")
+_HOST: Final = re.compile(r"[A-Za-z0-9\[:][A-Za-z0-9.\-:\]_]*")
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>[^:].*)")
 _SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT_SHA: Final = re.compile(r"[0-9a-f]{7,63}")

@@ -11,6 +11,7 @@ from typing import Final
 
 from watchdog.events import (
     EVENT_TYPE_CLOSED_NO_WRITE,
+    EVENT_TYPE_MODIFIED,
     EVENT_TYPE_OPENED,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -95,8 +96,8 @@ class _Handler(FileSystemEventHandler):
         self._only = only
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in _OURS:
-            return
+        if event.event_type in _OURS or (event.is_directory and event.event_type == EVENT_TYPE_MODIFIED):
+            return  # of a folder, that only says again what the event of a name in it said
         paths = {os.fsdecode(path) for path in (event.src_path, event.dest_path) if path}
         if self._only is not None and not self._only & paths:
             return
