@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: up test e2e check fmt bench golden docs lock deps-debian debian-packages
+.PHONY: up test e2e check fmt bench golden docs lock deps-debian
 .DELETE_ON_ERROR:
 
 up: .venv/.ok
@@ -48,10 +48,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-e
 
 # What the tests of containers, of the page and of git over ssh use; without it they are skipped and say so.
 deps-debian:
-	apt-get install --yes --no-install-recommends $(DEBIAN)
-
-debian-packages:
-	@echo $(DEBIAN)
+	apt-get -o DPkg::Lock::Timeout=300 install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
 DEBIAN := busybox-static chromium docker.io git iproute2 iptables openssh-client openssh-server procps
 

@@ -1,0 +1,48 @@
+"""What the documentation says can be followed."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trueup.models.wire import holdings_digest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of the repository is to one that is there."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_targets_of_make_are_explained() -> None:
+    """CONTRIBUTING names each target a person calls, with the command it stands for."""
+    makefile = (ROOT / "Makefile").read_text()
+    [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [name for name in phony.split() if f"`{name}`" not in text and f"make {name}" not in text] == []
+
+
+def test_the_digest_of_nothing_is_the_one_the_docs_name() -> None:
+    """Agents written by others compute it from the page."""
+    assert holdings_digest(()) in (ROOT / "docs" / "reference" / "agents.md").read_text()
+
+
+def test_make_says_what_is_missing(tmp_path: Path) -> None:
+    """A Python that is too old, or has no pip, is answered with what to do."""
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", f"PYTHON={old}", "--always-make", ".venv/.ok"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
