@@ -92,6 +92,7 @@ class Engine:
     def kill(self) -> None:
         """As a crash: at once, with no goodbye to containers."""
         self._end(signal.SIGKILL)
+        self._await_containerd()
 
     def stop(self) -> None:
         """In order; ends its containerd too, and the containers unless *live_restore*."""
@@ -174,6 +175,19 @@ class Engine:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(f"{self._folder}/docker.sock")
         yield
+
+    def _await_containerd(self) -> None:
+        """It dies with its dockerd. As a zombie it counts as running, and a new dockerd would wait 15 s for it."""
+        record = self._folder / "exec" / "containerd" / "containerd.pid"
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if psutil.Process(int(record.read_text())).status() == psutil.STATUS_ZOMBIE:
+                    break
+            except (OSError, ValueError, psutil.NoSuchProcess):
+                break
+            time.sleep(_POLL_SECONDS)
+        record.unlink(missing_ok=True)
 
     def _end(self, how: signal.Signals) -> None:
         pid = self.pid
