@@ -26,6 +26,7 @@ class OutputLog:
         "_name",
         "_open",
         "_size",
+        "_start_is_due",
         "attempt",
         "offset",
     )
@@ -40,11 +41,19 @@ class OutputLog:
         self._marked_at = 0.0
         self._dropped_bytes = 0
         self._last_error = ""
+        self._start_is_due = False
         self.attempt = attempt
         self.offset = 0
 
     def begin(self) -> None:
-        """Opens the current file behind what earlier attempts wrote. OSError if that is not possible."""
+        """Opens the current file behind what earlier attempts wrote. OSError if that is not possible.
+
+        A stream that never had any output has no files until it has: creating them is a good part of what a start
+        costs, and most tasks are silent on one of the two.
+        """
+        if self._is_unused():
+            self._start_is_due = True
+            return
         self._open_current()
         self.offset = self._begin_of_current() + self._size
         self._remove_beyond_limit()
@@ -74,6 +83,9 @@ class OutputLog:
         return f"\n[trueup] {self._dropped_bytes} bytes of output were dropped: {self._last_error}\n".encode()
 
     def _append(self, data: bytes) -> None:
+        if self._start_is_due:
+            self._start_is_due = False
+            self._mark("start")
         now = time.time()
         if now - self._marked_at >= 1 or now < self._marked_at:
             self._marked_at = now
@@ -111,6 +123,15 @@ class OutputLog:
         with contextlib.suppress(OSError):
             self._shorten_marks()
         self._mark("rotate")
+
+    def _is_unused(self) -> bool:
+        for name in (self._name, f"{self._name}.1"):
+            try:
+                os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            return False
+        return True
 
     def _rename(self, before: str, after: str) -> None:
         try:

@@ -1,7 +1,8 @@
 """The files in which a shim says what it did: `state.json` once its task's process exists, `exit.json` at its end.
 
-`claim` is locked by the one shim that may start the task, for as long as that shim lives. Who holds the lock and
-finds no `state.json` knows that the task never ran: the record is written before the task's program is let go.
+`exit.reserved` is locked by the one shim that may start the task, for as long as that shim lives, and becomes
+`exit.json`. Who holds the lock and finds no `state.json` knows that the task never ran: the record is written before
+the task's program is let go.
 """
 
 import contextlib
@@ -9,7 +10,6 @@ import fcntl
 import json
 import os
 
-CLAIM = "claim"
 STATE = "state.json"
 EXIT = "exit.json"
 RESERVED = "exit.reserved"
@@ -19,7 +19,7 @@ _RESERVED_BYTES = 2048
 
 def claim(folder: int) -> int | None:
     """Takes the one right to start this task: the descriptor that holds it, or None if another has it."""
-    held = os.open(CLAIM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    held = os.open(RESERVED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -48,13 +48,10 @@ def write_state(folder: int, state: dict[str, object]) -> None:
     os.rename(temporary, STATE, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def reserve_exit(folder: int) -> None:
+def reserve_exit(claimed: int) -> None:
     """Takes the room that `exit.json` will need, so that a disk which is full by then cannot lose the end."""
-    reserved = os.open(RESERVED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    try:
-        _write_all(reserved, b" " * _RESERVED_BYTES)
-    finally:
-        os.close(reserved)
+    os.ftruncate(claimed, 0)
+    _write_all(claimed, b" " * _RESERVED_BYTES)
 
 
 def write_exit(folder: int, end: dict[str, object]) -> None:

@@ -73,7 +73,7 @@ class Watcher:
         if self._claim is None or records.exists(self._folder, records.STATE):
             return None
         try:
-            records.reserve_exit(self._folder)
+            records.reserve_exit(self._claim)
             for place, settings in self._cgroups:
                 cgroups.make(place, settings)
             self._listen()

@@ -136,7 +136,7 @@ def test_fork_bomb_is_bounded(world: ProcessWorld) -> None:
         pytest.skip("processes cannot be limited on this machine")
     world.launch().task_dir.mkdir(parents=True)
     os.mkfifo(world.launch().task_dir / "go")
-    handle = world.shell("read line < go; while :; do sleep 60 & done")
+    handle = world.shell("read line < go; (while :; do sleep 60 & done); exec sleep 60")
     folder = cgroups.limits["pids"] / "a1.server.1"
     folder.joinpath("pids.max").write_text("20")
     world.launch().task_dir.joinpath("go").write_text("go\n")

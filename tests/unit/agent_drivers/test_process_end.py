@@ -47,7 +47,7 @@ def test_exit_is_durable(world: ProcessWorld) -> None:
     folder = folder_of(world.data / "agent" / "tasks", handle).path
     assert json.loads(folder.joinpath("exit.json").read_bytes())["exit_code"] == 7
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert not list(folder.glob("*.new"))
+    assert sorted(path.name for path in folder.iterdir()) == ["exit.json", "state.json"]
 
 
 def test_signal_reaches_the_main_process(world: ProcessWorld) -> None:
