@@ -100,6 +100,17 @@ def test_the_next_attempt_removes_what_the_last_one_left(docker_world: DockerWor
     assert len(docker_world.containers()) == 1
 
 
+def test_the_next_attempt_ends_one_that_still_runs(docker_world: DockerWorld) -> None:
+    """Its end was never heard of: two of one task never run."""
+    first = docker_world.start("sh", "-c", "echo first; sleep 100")
+    wait_until(lambda: docker_world.output(first) == "first\n")
+
+    second = docker_world.start("sleep", "100", attempt=2)
+
+    assert [row["State"] for row in docker_world.containers()] == ["running"]
+    assert docker_world.driver.status(second).state == "running"
+
+
 def test_a_late_start_of_an_earlier_attempt_finds_the_later_one(docker_world: DockerWorld) -> None:
     second = docker_world.start("sleep", "100", attempt=2)
 
