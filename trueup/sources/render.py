@@ -135,13 +135,11 @@ def _arguments(
 ) -> dict[str, Argument] | None:
     before = len(report.errors)
     given = job.get("parameters", PlacedMapping())
-    for name in given:
-        if name not in template.parameters:
-            known = ", ".join(template.parameters) or "none"
-            hint = near(name, list(template.parameters)) or f"the template has {known}"
-            report.add(
-                ("parameters", name), f"no parameter of template {template.model.name}", hint, key=True
-            )
+    strangers = [name for name in given if name not in template.parameters]
+    for name in strangers:
+        known = ", ".join(template.parameters) or "none"
+        hint = near(name, list(template.parameters)) or f"the template has {known}"
+        report.add(("parameters", name), f"no parameter of template {template.model.name}", hint, key=True)
     found = {}
     for name, parameter in template.parameters.items():
         if name in given:
@@ -150,7 +148,7 @@ def _arguments(
             found[name] = _cluster_argument(parameter, cluster, name, report)
         elif parameter.default is not None:
             found[name] = parameter.default
-        else:
+        elif not near(name, strangers):  # else it is one of these, written wrong: that is said already
             at = "parameters" if "parameters" in job else "template"
             report.add((at,), f"{name} is missing", f"template {template.model.name} wants it in parameters")
     return found if len(report.errors) == before else None

@@ -148,6 +148,9 @@ FAULTS: Final = {
     "": ["a.yaml:3:11: template: image is missing; template base wants it in parameters"],
     "parameters: {image: x, count: 0}\n": ["a.yaml:4:31: parameters.count: 0 is less than the minimum of 1"],
     "parameters: {image: x, count: '3'}\n": ["a.yaml:4:31: parameters.count: expected a whole number"],
+    "parameters: {imgae: x}\n": [
+        'a.yaml:4:14: parameters.imgae: no parameter of template base; did you mean "image"?'
+    ],
     "parameters: {image: x, cuont: 3}\n": [
         'a.yaml:4:24: parameters.cuont: no parameter of template base; did you mean "count"?'
     ],
