@@ -18,10 +18,6 @@ from trueup.models.variables import ENVIRONMENT_PREFIX, SECRET_PREFIX, split_var
 from trueup.models.wire import Assignment
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CONTAINER_TASK_DIR: Final = "/task"
-CONTAINER_SHARED_DIR: Final = "/alloc"
-"""Where a container finds its task's folder, and the one its allocation's tasks share."""
-
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared with, not bound to
 
 
@@ -100,7 +96,6 @@ def runtime_variables(
     allocation: Allocation, group: TaskGroup, task: Task, node: NodeFacts, folders: TaskFolders
 ) -> dict[str, str]:
     """Every runtime variable of the contract, by name without `TRUEUP_`."""
-    contained = task.driver == "docker"
     found = {
         "NODE_NAME": node.name,
         "NODE_ID": str(node.id),
@@ -112,8 +107,8 @@ def runtime_variables(
         "ALLOC_NAME": allocation.name,
         "ALLOC_INDEX": str(allocation.index),
         "ALLOC_EPOCH": str(allocation.epoch),
-        "ALLOC_DIR": CONTAINER_SHARED_DIR if contained else str(folders.shared),
-        "TASK_DIR": CONTAINER_TASK_DIR if contained else str(folders.task),
+        "ALLOC_DIR": str(folders.shared),
+        "TASK_DIR": str(folders.task),
         "REVISION": allocation.revision,
         "HOST_IP": node.host_ip,
     }
@@ -227,12 +222,15 @@ def _file(one: TaskFile, put_in: _Values) -> FileContent:
 def _mounts(
     group: TaskGroup, task: Task, node: NodeFacts, folders: TaskFolders
 ) -> tuple[tuple[str, str, bool], ...]:
-    """What of the node's files a container gets to see: (on the node, inside, read only)."""
+    """What of the node's files a container gets to see: (on the node, inside, read only).
+
+    Its folders have the same paths inside as on the node, so that ALLOC_DIR and TASK_DIR mean the same everywhere.
+    """
     volumes = {volume.name: volume for volume in group.volumes}
     found: list[tuple[str, str, bool]] = []
     if task.driver == "docker":
-        found.append((str(folders.task), CONTAINER_TASK_DIR, False))
-        found.append((str(folders.shared), CONTAINER_SHARED_DIR, False))
+        found.append((str(folders.task), str(folders.task), False))
+        found.append((str(folders.shared), str(folders.shared), False))
     for name, inside in sorted(task.volumes.items()):
         volume = volumes[name]
         policy = node.volumes.get(volume.source)

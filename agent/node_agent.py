@@ -186,9 +186,8 @@ class NodeAgent:
         while True:
             woken.clear()
             self.runner.step()
-            left = self.runner.running_tasks
-            if not left or self._clock.monotonic() >= deadline:
-                return list(left)
+            if self.runner.is_quiet or self._clock.monotonic() >= deadline:
+                return list(self.runner.running_tasks)
             woken.wait(_STOP_LOOK_SECONDS)
 
     def close(self) -> None:

@@ -45,6 +45,17 @@ class Orphans:
             del self._found[handle]
         return sorted(mine, key=lambda handle: (handle.task, handle.attempt))
 
+    def hasten(self, steady: datetime) -> None:
+        """Everything on this node is to end: no one waits any longer."""
+        for orphan in self._found.values():
+            if orphan.action == "signal":
+                orphan.due_at = steady
+
+    @property
+    def are_left(self) -> bool:
+        """Whether any has not been ended yet."""
+        return any(one.action != "remove" for one in self._found.values())
+
     @property
     def next_at(self) -> datetime | None:
         """When the next one is due."""

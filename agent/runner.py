@@ -21,7 +21,7 @@ import structlog
 from agent.calls import Calls, handle_of
 from agent.checks import CheckBoard, CheckKey
 from agent.contact import Standing
-from agent.doors import DriverError, TaskHandle, Workers
+from agent.doors import TaskHandle, Workers
 from agent.instructions import Answer, Instruction, Moment, World
 from agent.journal import ChangeSet, Journal
 from agent.orphans import Orphans
@@ -103,6 +103,7 @@ class Runner:
         self._heap: list[tuple[datetime, int, AllocationId]] = []
         self._looks: list[tuple[datetime, int, TaskHandle]] = []
         self._recoveries: list[tuple[datetime, str]] = []
+        self._recovering: set[str] = set()
         self._numbers = itertools.count()
         self._checks = CheckBoard()
         self._orphans = Orphans()
@@ -135,6 +136,11 @@ class Runner:
     def halt(self) -> None:
         """Ends all tasks gracefully without their being unwanted: the next agent starts them again."""
         self._hand_in(self._halt)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing runs here any more, as far as the drivers have said what runs."""
+        return not (self.running_tasks or self._inbox or self._recovering or self._orphans.are_left)
 
     @property
     def running_tasks(self) -> Sequence[str]:
@@ -185,6 +191,7 @@ class Runner:
                 self._watch_checks(held, name, task)
                 self._look_later(steady, self._handle(held, name, task))
         self._recoveries = [(steady, name) for name in sorted(self._calls.drivers)]
+        self._recovering = set(self._calls.drivers)
 
     def _hand_in(self, item: Callable[[], None]) -> None:
         self._inbox.append(item)
@@ -265,6 +272,7 @@ class Runner:
 
     def _halt(self) -> None:
         self._halting = True
+        self._orphans.hasten(self._standing.steady)
         for allocation_id, held in self._held.items():
             if not held.record.has_ended:
                 self._dirty[allocation_id] = None
@@ -393,16 +401,25 @@ class Runner:
         def work() -> None:
             try:
                 found = tuple(driver.recover())
-            except DriverError as error:
-                _log.warning("driver does not say what runs", driver=name, why=str(error))
-                again = self._standing.steady + LOOK_AGAIN
-                self._hand_in(lambda: self._recoveries.append((again, name)))
+            except Exception as error:  # noqa: BLE001 - an engine that is away, or a fault of its driver
+                _log.warning(
+                    "driver does not say what runs", driver=name, why=str(error) or type(error).__name__
+                )
+                self._hand_in(lambda: self._not_recovered(name))
                 return
-            self._hand_in(lambda: self._recovered(found))
+            self._hand_in(lambda: self._recovered(name, found))
 
         self._workers.submit(f"driver {name}", work)
 
-    def _recovered(self, found: Sequence[TaskHandle]) -> None:
+    def _not_recovered(self, name: str) -> None:
+        if self._halting:
+            # An engine that is away ends nothing now; what it has is found by the next agent.
+            self._recovering.discard(name)
+        else:
+            self._recoveries.append((self._standing.steady + LOOK_AGAIN, name))
+
+    def _recovered(self, name: str, found: Sequence[TaskHandle]) -> None:
+        self._recovering.discard(name)
         for handle in found:
             held = self._held.get(handle.allocation_id)
             task = None if held is None else held.record.tasks.get(handle.task)
@@ -413,6 +430,8 @@ class Runner:
                 self._adopt(held, handle)
             elif handle.attempt < task.attempt or (task.handle is None and task.phase in {"waiting", "dead"}):
                 self._orphans.found(handle, self._standing.steady, at_once=True)
+        if self._halting:
+            self._orphans.hasten(self._standing.steady)
 
     def _adopt_orphans(self, held: _Held) -> None:
         """Takes over tasks of this allocation that run already although no record of it was left."""
@@ -475,7 +494,7 @@ class Runner:
             self._recover(name)
         for key, check in self._checks.due(steady):
             self._make_check(key, check)
-        for handle, action in self._orphans.due(steady, may_end=self._standing.obeys_stops):
+        for handle, action in self._orphans.due(steady, may_end=self._halting or self._standing.obeys_stops):
             _log.info(
                 "task without a record", allocation=handle.allocation_id, task=handle.task, action=action
             )

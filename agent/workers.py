@@ -9,6 +9,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+import structlog
+
+_log = structlog.stdlib.get_logger("trueup.agent")
+
 Work = Callable[[], None]
 
 
@@ -64,6 +68,8 @@ class ThreadWorkers:
                 work = self._waiting[key].popleft()
             try:
                 work()
+            except Exception:  # the thread goes on: others' work waits for it
+                _log.exception("work failed", key=key)
             finally:
                 self._done(key)
 

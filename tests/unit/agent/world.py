@@ -14,6 +14,7 @@ from agent.doors import (
     Account,
     FileContent,
     Probe,
+    SecretMissing,
     TaskFolders,
     TaskHandle,
     TaskLaunch,
@@ -161,6 +162,8 @@ class FixedSecrets:
         return sorted(self.values)
 
     def value(self, name: str) -> str:
+        if name not in self.values:
+            raise SecretMissing(f"secret {name} is missing")
         return self.values[name]
 
 
