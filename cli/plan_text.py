@@ -21,11 +21,12 @@ _STYLES: Final[dict[Mark, Style]] = {
 
 def plan_blocks(report: PlanReport) -> Iterator[Block]:
     """The plan as blocks; the last one holds the sums."""
+    lines = plan_lines(report)
     if report.held is not None:
         yield from held_blocks(report.held)
         yield line()
+    if report.held is not None and lines:
         yield line("While it is held, this is what happens:", "strong")
-    lines = plan_lines(report)
     for number, one in enumerate(lines):
         if one.depth == 0 and number:
             yield line()
