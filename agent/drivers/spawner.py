@@ -75,10 +75,17 @@ class Spawner:
                 ours.shutdown(socket.SHUT_WR)
                 return _read_to_end(ours, deadline)
             except TimeoutError:
-                self.close()  # It may hang; a new one is started for the next order.
+                self._replace_hung()
                 raise DriverError("the task's shim did not answer in time", temporary=True) from None
             except OSError:
                 return b""
+
+    def _replace_hung(self) -> None:
+        """Ends a spawner that may hang; a new one is started for the next order."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+            self._discard()
 
     def _pass_on(self, theirs: socket.socket) -> None:
         with self._lock:
