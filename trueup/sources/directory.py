@@ -31,14 +31,14 @@ from trueup.sources.snapshot import (
     SpecFile,
     is_document_name,
 )
-from trueup.sources.watch import FolderWatch
+from trueup.sources.watch import FolderWatch, is_remote
 
 _WALKS: Final = 3
 """How often a tree that changes under the walk is walked again at once."""
 _RETRY: Final = timedelta(milliseconds=50)
 _QUIET: Final = timedelta(milliseconds=200)
 """How long a file must have stayed the same where the kernel does not tell whether somebody writes it."""
-_LONGEST_WRITE: Final = timedelta(seconds=5)
+LONGEST_WRITE: Final = timedelta(seconds=5)
 """So long an open file, or a tree that never comes to rest, is waited for; then it is taken as it is."""
 _LOOK_WATCHED: Final = timedelta(seconds=10)
 """A lost event is found so late at the most."""
@@ -81,13 +81,14 @@ class _Waiting:
 class _Root:
     """One root: its last walk, what its files hold, and which of them are still being written."""
 
-    def __init__(self, number: int, path: Path, clock: Clock) -> None:
+    def __init__(self, number: int, path: Path, clock: Clock, longest_write: timedelta) -> None:
         self.number = number
         self.path = path
         self.walk: Walk | None = None
         self.known: dict[str, _Known] = {}
         self.waiting: dict[str, _Waiting] = {}
         self._clock = clock
+        self._longest_write_seconds = longest_write.total_seconds()
 
     def look(self, *, patient: bool) -> bool:
         """Walks the root and reads what changed. Returns whether anything is new. SourceUnavailable.
@@ -124,7 +125,7 @@ class _Root:
             raise SourceUnavailable(
                 f"{path} cannot be read: {error.strerror}; it is looked at again"
             ) from None
-        if _digest(content) != digest:
+        if content_digest(content) != digest:
             raise SourceUnavailable(f"{path} changed while the tree was read; it is looked at again")
         return content
 
@@ -178,7 +179,7 @@ class _Root:
             if signature_of(os.fstat(descriptor)) != entry.signature:
                 raise _Unsettled
         self.waiting.pop(path, None)
-        return _Known(signature=entry.signature, digest=_digest(content), content=content)
+        return _Known(signature=entry.signature, digest=content_digest(content), content=content)
 
     def _must_wait(self, path: str, entry: Entry, descriptor: int) -> bool:
         """Whether the file is to be left as it was for now."""
@@ -187,7 +188,7 @@ class _Root:
             return False
         now = self._clock.monotonic()
         waiting = self._wait(path, entry)
-        if now - waiting.since >= _LONGEST_WRITE.total_seconds():
+        if now - waiting.since >= self._longest_write_seconds:
             return False
         return writing is Writing.YES or now - waiting.same_since < _QUIET.total_seconds()
 
@@ -207,8 +208,13 @@ class DirectoryTree:
     kind: Final = "directory"
     warning: Final = ""
 
-    def __init__(self, roots: Sequence[Path], clock: Clock) -> None:
-        self._roots = [_Root(number, path.absolute(), clock) for number, path in enumerate(roots)]
+    def __init__(
+        self, roots: Sequence[Path], clock: Clock, *, longest_write: timedelta = LONGEST_WRITE
+    ) -> None:
+        self._roots = [
+            _Root(number, path.absolute(), clock, longest_write) for number, path in enumerate(roots)
+        ]
+        self._longest_write_seconds = longest_write.total_seconds()
         self._clock = clock
         self._watch: FolderWatch | None = None
         self._snapshot: Snapshot | None = None
@@ -225,7 +231,7 @@ class DirectoryTree:
             now = self._clock.monotonic()
             self._unsettled_since = self._unsettled_since or now
             self._next_look = self._clock.now() + _RETRY
-            if now - self._unsettled_since < _LONGEST_WRITE.total_seconds():
+            if now - self._unsettled_since < self._longest_write_seconds:
                 return self._last_snapshot()
             changed = self._look(patient=False)
         if any(root.waiting for root in self._roots):
@@ -338,6 +344,8 @@ def writing_state(descriptor: int) -> Writing:
 
     Unknown where leases are not supported (network file systems) or not allowed (another user's file).
     """
+    if is_remote(os.fstat(descriptor).st_dev):  # some refuse every lease as if somebody were writing
+        return Writing.UNKNOWN
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, _BREAK_SIGNAL)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -370,5 +378,6 @@ def _read(descriptor: int) -> bytes:
     return b"".join(parts)
 
 
-def _digest(content: bytes) -> str:
+def content_digest(content: bytes) -> str:
+    """A file's digest in a snapshot."""
     return hashlib.sha256(content).hexdigest()

@@ -159,7 +159,12 @@ def git_settings(remote: GitRemote, access: GitAccess, *, hooks: Path) -> str:
     """The whole of the configuration git reads, as text."""
     lines = [
         *_section(
-            "core", hooksPath=str(hooks), fsmonitor="false", logAllRefUpdates="false", alternateRefsCommand=""
+            "core",
+            hooksPath=str(hooks),
+            fsmonitor="false",
+            logAllRefUpdates="false",
+            alternateRefsCommand="",
+            fsync="none",  # the mirror is a cache: what a loss of power takes is fetched anew
         ),
         *_section("credential", helper=""),
         *_section("protocol", allow="never"),

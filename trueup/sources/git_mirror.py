@@ -28,6 +28,7 @@ _FETCH: Final = (
     "--no-write-fetch-head",
     "--no-auto-maintenance",
     "--no-recurse-submodules",
+    "--update-shallow",
 )
 _READ_SECONDS: Final = 60.0
 _LOG_SECONDS: Final = 20.0

@@ -1,11 +1,13 @@
 """The door `SpecSource` of the reconciler, for directories and git alike: snapshot, load, settle, status.
 
-`directory_source` and `git_source` are what the roof calls; `read_directory` is one look for `validate` and `plan`.
+`directory_source` and `git_source` are what the roof calls; `read_directory` and
+`read_documents` are one look for `validate` and `plan`.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Literal, Protocol
@@ -15,13 +17,13 @@ import msgspec
 from trueup.models.clock import Clock
 from trueup.models.desired import DesiredState
 from trueup.models.ids import RevisionId
-from trueup.models.revision import SourceStatus
+from trueup.models.revision import Commit, SourceStatus
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.desired import SpecLoader
-from trueup.sources.directory import DirectoryTree, content_revision
+from trueup.sources.directory import DirectoryTree, content_digest, content_revision
 from trueup.sources.directory_removals import REMOVAL_SETTLE, Removals
 from trueup.sources.git import GitSettings, GitTree
-from trueup.sources.snapshot import Snapshot
+from trueup.sources.snapshot import FileKey, Snapshot, SpecFile
 
 
 class SnapshotSource(Protocol):
@@ -203,5 +205,18 @@ def git_source(
 
 
 def read_directory(roots: Sequence[Path], clock: Clock) -> DesiredState:
-    """One look at folders, with no wait for what may be half removed: for `validate` and `plan`. SourceUnavailable."""
-    return directory_source(roots, clock, removal_settle=timedelta(0)).read(None)
+    """One look at folders, with no wait for writers or removals: for `validate` and `plan`. SourceUnavailable."""
+    tree = DirectoryTree(roots, clock, longest_write=timedelta(0))
+    return TreeSpecSource(tree, clock).read(None)
+
+
+def read_documents(contents: Mapping[str, bytes], clock: Clock) -> DesiredState:
+    """The desired state of single files by name, or of what came on stdin: for `validate`."""
+    files = {
+        FileKey(0, name): SpecFile(
+            root=0, path=name, digest=content_digest(content), content=partial(bytes, content)
+        )
+        for name, content in contents.items()
+    }
+    commit = Commit(id=content_revision(files, ()), committed_at=clock.now())
+    return SpecLoader().load(Snapshot(commit=commit, files=files))

@@ -5,7 +5,9 @@ themselves, and after an overflow too.
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ from watchdog.observers.api import BaseObserver
 
 _OURS: Final = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
 """What reading makes, ours too: a reader woken by them would never rest."""
-_REMOTE: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "afs", "virtiofs"})
+_REMOTE: Final = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "afs", "virtiofs", "fuse")
 """File systems where another machine may write, which no event here tells."""
 
 
@@ -47,17 +49,25 @@ class FolderWatch:
         self._matters = matters
         self._observer: BaseObserver | None = None
         self._watched: list[tuple[int, int] | None] = []
+        self._lock = threading.Lock()
+        self._closed = False
         self._start()
 
     def is_complete(self) -> bool:
         """Whether every change is told. Watches again what was replaced since."""
-        if self._watched != [_identity(folder) for folder in self._folders]:
-            self.close()
-            self._start()
-        return self._observer is not None and self._observer.is_alive() and None not in self._watched
+        with self._lock:
+            if not self._closed and self._watched != [_identity(folder) for folder in self._folders]:
+                self._stop()
+                self._start()
+            return self._observer is not None and self._observer.is_alive() and None not in self._watched
 
     def close(self) -> None:
         """Ends the watch; *wake* is not called any more."""
+        with self._lock:
+            self._closed = True
+            self._stop()
+
+    def _stop(self) -> None:
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()
@@ -111,10 +121,12 @@ def _identity(folder: Path) -> tuple[int, int] | None:
         found = folder.stat()
     except OSError:
         return None
-    return None if _is_remote(found.st_dev) else (found.st_dev, found.st_ino)
+    return None if is_remote(found.st_dev) else (found.st_dev, found.st_ino)
 
 
-def _is_remote(device: int) -> bool:
+@lru_cache(maxsize=64)
+def is_remote(device: int) -> bool:
+    """Whether a device (as `os.stat` numbers it) is a file system of another machine, or of a program."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -123,5 +135,5 @@ def _is_remote(device: int) -> bool:
     for line in lines:
         mount, _, rest = line.partition(" - ")
         if mount.split(" ")[2] == wanted:
-            return rest.split(" ")[0] in _REMOTE
+            return rest.split(" ")[0].startswith(_REMOTE)
     return False

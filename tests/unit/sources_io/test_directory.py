@@ -14,7 +14,7 @@ from trueup.sources import directory
 from trueup.sources.directory import DirectoryTree, Writing
 from trueup.sources.directory_walk import open_file
 from trueup.sources.snapshot import MAX_FILE_BYTES, FileKey, Snapshot
-from trueup.sources.spec_source import directory_source, read_directory
+from trueup.sources.spec_source import directory_source, read_directory, read_documents
 
 
 def look(root: Path, clock: ManualClock) -> Snapshot:
@@ -372,6 +372,31 @@ def test_lease_tells_of_writers(tmp_path: Path) -> None:
         assert directory.writing_state(descriptor) is Writing.NO
     finally:
         os.close(descriptor)
+
+
+def test_network_file_systems_are_not_asked_for_leases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some refuse every one, which would make each file one that is being written."""
+    monkeypatch.setattr(directory, "is_remote", lambda _: True)
+    (tmp_path / "file").write_text("")
+    with (tmp_path / "file").open("a") as file:
+        assert directory.writing_state(file.fileno()) is Writing.UNKNOWN
+
+
+def test_one_look_takes_open_files_as_they_are(root: Path, clock: ManualClock) -> None:
+    """`validate` must not leave out the very file somebody has open."""
+    with (root / "a.yaml").open("w") as file:
+        file.write("kind: Job\n")
+        file.flush()
+        assert read_directory([root], clock).errors
+
+
+def test_single_documents(clock: ManualClock) -> None:
+    """What `validate -` reads."""
+    state = read_documents({"-": job_text("web").encode()}, clock)
+    assert sorted(state.jobs) == ["web"]
+    assert {error.file for error in read_documents({"-": b"kind: Job"}, clock).errors} == {"-"}
 
 
 def test_writer_while_reading(root: Path, clock: ManualClock) -> None:

@@ -489,3 +489,24 @@ def test_work_tree_is_not_needed(repo: Repo, data: Path, clock: ManualClock, tmp
     repo.git("worktree", "add", "-q", "-b", "side", str(tmp_path / "linked"))
     assert follow(tmp_path / "bare.git", data / "1", clock).read(None).commit.id == commit
     assert follow(tmp_path / "linked", data / "2", clock, ref="side").read(None).commit.id == commit
+
+
+def test_shallow_repository(repo: Repo, data: Path, clock: ManualClock, tmp_path: Path) -> None:
+    """As a build machine checks out: what history there is, is used."""
+    repo.commit({"a.yaml": job_text("a")})
+    repo.commit({"b.yaml": job_text("b")})
+    commit = repo.commit({"a.yaml": job_text("a", "2")}, author="Bob")
+    shallow = tmp_path / "shallow"
+    repo.git("clone", "-q", "--depth", "1", repo.path.as_uri(), str(shallow))
+    state = follow(shallow, data, clock).read(None)
+    assert state.commit.id == commit
+    assert authors(state) == {"a": "Bob", "b": "Bob"}
+
+
+def test_restart_with_an_applied_revision(repo: Repo, data: Path, clock: ManualClock) -> None:
+    """Commits while the control plane was away keep their authors, too."""
+    repo.commit({"a.yaml": job_text("a"), "b.yaml": job_text("b")})
+    first = follow(repo.path, data, clock).read(None)
+    repo.commit({"a.yaml": job_text("a", "2")}, author="Bob")
+    repo.commit({"c.yaml": job_text("c")}, author="Cid")
+    assert authors(follow(repo.path, data, clock).read(first.commit.id)) == {"a": "Bob", "c": "Cid"}

@@ -145,7 +145,7 @@ def test_network_file_system(
     root: Path, clock: ManualClock, woken: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine's changes make no events here."""
-    monkeypatch.setattr(watch, "_is_remote", lambda _: True)
+    monkeypatch.setattr(watch, "is_remote", lambda _: True)
     source = directory_source([root], clock)
     source.start_watching(woken.set)
     source.read(None)
