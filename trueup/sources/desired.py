@@ -264,13 +264,16 @@ def _template_fault(found: _Pass, name: str) -> str:
 
 
 def _check_relations(found: _Pass) -> None:
-    """Refuses jobs that depend on none, or on themselves; what one still depends on is not removed."""
+    """Refuses jobs that depend on none, or on themselves; what one still depends on is not removed.
+
+    Where a file cannot be read, a job that is not seen may be in there: then none is missed.
+    """
     depends_on = {name: built.depends_on for name, built in found.jobs.items()}
     if not any(depends_on.values()):
         return
     known = depends_on.keys() | {name for kind, name, _ in found.invalid if kind == "Job"}
     refused: dict[str, list[SpecError]] = {}
-    for absent in absent_dependencies(depends_on, known):
+    for absent in () if found.unreadable else absent_dependencies(depends_on, known):
         refused.setdefault(absent.dependant, []).append(absent.error)
         found.hold("Job", absent.name, "")
     for name, error in circular_dependencies(depends_on).items():

@@ -301,6 +301,12 @@ def test_a_dependency_that_is_itself_invalid_is_no_second_error() -> None:
     assert list(state.jobs) == ["web"]
 
 
+def test_a_dependency_may_be_in_a_file_that_cannot_be_read() -> None:
+    state = load({"web.yaml": a_job("web", "depends_on: [db]\n"), "db.yaml": "kind: Job\nname: db\n  x: ["})
+    assert [error.file for error in state.errors] == ["db.yaml"]
+    assert list(state.jobs) == ["web"]
+
+
 def test_jobs_that_wait_for_themselves_in_a_circle_are_invalid() -> None:
     state = load(
         {
