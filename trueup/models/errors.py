@@ -4,7 +4,7 @@ from trueup.models.codec import Model
 
 
 class SpecError(Model, frozen=True, kw_only=True):
-    """An error of a document. *line* and *column* count from 1 (0: the file as a whole); *file* is relative to its root."""
+    """An error of a document: *file* relative to its root, *line* and *column* from 1 (0: the file as a whole)."""
 
     file: str = ""
     line: int = 0
