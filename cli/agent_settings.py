@@ -140,6 +140,9 @@ _NODE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option(
         "--advertise", default="", metavar="HOST", help="The address under which others reach this node."
     ),
+    click.option(
+        "--secrets", type=_DIR, metavar="DIR", help="A folder with the secrets tasks may use, one a file."
+    ),
 )
 _AGENT_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option(
@@ -149,9 +152,6 @@ _AGENT_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="The control plane; several are tried in turn.  [default: --address]",
     ),
     *_NODE_OPTIONS,
-    click.option(
-        "--secrets", type=_DIR, metavar="DIR", help="A folder with the secrets tasks may use, one a file."
-    ),
     click.option("--enable-process", is_flag=True, help="Let jobs run programs of this machine."),
     click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS."),
 )
@@ -201,7 +201,6 @@ def agent_settings(common: Settings, own: Mapping[str, Any]) -> AgentSettings:
     return AgentSettings(
         servers=tuple(url.rstrip("/") for url in own["server"]) or (common.address.rstrip("/"),),
         **_node(own),
-        secrets=own["secrets"],
         enable_process=own["enable_process"],
         policy=_policy(common),
         data=common.data or default_data("agent"),
@@ -231,7 +230,6 @@ def up_settings(common: Settings, own: Mapping[str, Any]) -> UpSettings:
     agent = AgentSettings(
         servers=(),
         **_node(own),
-        secrets=own["secrets"],
         enable_process=True,
         policy=_policy(common),
         data=folder / "agent",
@@ -267,6 +265,7 @@ def _node(own: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_millicores": own["cpu"],
         "memory_bytes": own["memory"],
         "advertise": own["advertise"],
+        "secrets": own["secrets"],
     }
 
 

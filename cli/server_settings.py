@@ -39,7 +39,6 @@ class GitSettings:
     ssh_key: Path | None
     known_hosts: Path | None
     ca: Path | None
-    allowed_signers: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,6 @@ class ServerSettings:
     specs: tuple[Path, ...]
     git: GitSettings | None
     removal_settle: Duration
-    atomic: bool
     data: Path
     store: str
     bind: tuple[str, int]
@@ -66,9 +64,6 @@ class ServerSettings:
     public_read: bool
     allowed_hosts: tuple[str, ...]
     node_timeout: Duration
-    secrets: Path | None
-    notify_secret_file: Path | None
-    notification_hosts: tuple[str, ...]
     log_level: str
     log_format: str
 
@@ -101,9 +96,6 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--git-known-hosts", type=_FILE, metavar="FILE", help="Host keys to trust for ssh."),
     click.option("--git-ca", type=_FILE, metavar="FILE", help="Certificates to trust for https."),
     click.option(
-        "--git-allowed-signers", type=_FILE, metavar="FILE", help="Follow only commits one of these signed."
-    ),
-    click.option(
         "--removal-settle",
         type=DURATION,
         default="2s",
@@ -111,10 +103,9 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="How long a document must be absent from a folder before its job is removed.",
     ),
     click.option(
-        "--atomic", is_flag=True, help="Hold a revision whole while any of its documents is invalid."
-    ),
-    click.option(
-        "--store", metavar="URL", help="sqlite:///FILE or postgresql://…  [default: trueup.db in --data]"
+        "--store",
+        metavar="URL",
+        help="Where the state is kept: sqlite:///FILE.  [default: trueup.db in --data]",
     ),
     click.option(
         "--read-token-file", type=_FILE, metavar="FILE", help="A file with the token that readers must show."
@@ -133,16 +124,6 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default="10s",
         show_default=True,
         help="How long a node may be silent before it is down.",
-    ),
-    click.option("--secrets", type=_DIR, metavar="DIR", help="A folder with the secrets of notifications."),
-    click.option(
-        "--notify-secret-file",
-        type=_FILE,
-        metavar="FILE",
-        help="A file with the key of a forge's nudges to /notify.",
-    ),
-    click.option(
-        "--notification-host", multiple=True, metavar="HOST", help="A host that notifications may go out to."
     ),
 )
 
@@ -176,18 +157,13 @@ OPTION_NAMES: Final = frozenset(
         "git_ssh_key",
         "git_known_hosts",
         "git_ca",
-        "git_allowed_signers",
         "removal_settle",
-        "atomic",
         "store",
         "read_token_file",
         "public_read",
         "allowed_host",
         "insecure",
         "node_timeout",
-        "secrets",
-        "notify_secret_file",
-        "notification_host",
     }
 )
 
@@ -229,7 +205,6 @@ def server_settings(
         specs=specs,
         git=_git(own, git) if git else None,
         removal_settle=own["removal_settle"],
-        atomic=own["atomic"],
         data=folder,
         store=own["store"] or f"sqlite:///{folder.absolute() / 'trueup.db'}",
         bind=bind,
@@ -241,9 +216,6 @@ def server_settings(
         public_read=own["public_read"],
         allowed_hosts=tuple(own["allowed_host"]),
         node_timeout=own["node_timeout"],
-        secrets=own["secrets"],
-        notify_secret_file=own["notify_secret_file"],
-        notification_hosts=tuple(own["notification_host"]),
         log_level=common.log_level,
         log_format=common.log_format,
     )
@@ -259,7 +231,6 @@ def _git(own: Mapping[str, Any], urls: tuple[str, ...]) -> GitSettings:
         ssh_key=own["git_ssh_key"],
         known_hosts=own["git_known_hosts"],
         ca=own["git_ca"],
-        allowed_signers=own["git_allowed_signers"],
     )
 
 

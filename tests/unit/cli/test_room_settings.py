@@ -75,7 +75,7 @@ def test_a_server_with_nothing_but_a_folder(start: Start, got: dict[str, Any], t
     assert server.store == f"sqlite:///{tmp_path}/trueup.db"
     assert server.token_file == tmp_path / "cluster-token"
     assert (server.node_timeout, server.removal_settle) == (timedelta(seconds=10), timedelta(seconds=2))
-    assert (server.atomic, server.insecure, server.public_read) == (False, False, False)
+    assert (server.insecure, server.public_read) == (False, False)
 
 
 def test_a_server_that_follows_a_repository(start: Start, got: dict[str, Any]) -> None:
