@@ -89,7 +89,7 @@ class ProcessDriver:
             return _exited(end)
         run = folder.run()
         if run is None:
-            return self._status_without_record(handle)
+            return self._status_without_record(handle, folder)
         if not self._observe(folder, run):
             end = folder.end()
             return _exited(end) if end is not None else TaskStatus(state="gone", error=self._why_gone(run))
@@ -236,7 +236,9 @@ class ProcessDriver:
             leftovers.remove_cgroups(run.cgroups)
             return False
 
-    def _status_without_record(self, handle: TaskHandle) -> TaskStatus:
+    def _status_without_record(self, handle: TaskHandle, folder: TaskFolder) -> TaskStatus:
+        if folder.is_being_started():
+            return TaskStatus(state="running", error="an earlier agent's start is under way")
         if leftovers.in_use(self._cgroup_of(handle)):
             return TaskStatus(state="running", error="its records were lost; found by its cgroup")
         return TaskStatus(state="gone")

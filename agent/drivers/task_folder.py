@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -95,6 +96,20 @@ class TaskFolder:
     def end(self) -> EndRecord | None:
         """How it ended, or None if it has not, or nobody was there to see."""
         return self._read(records.EXIT, EndRecord)
+
+    def is_being_started(self) -> bool:
+        """Whether a shim has it, though nothing is on record: one that an agent asked for which died meanwhile."""
+        try:
+            reserved = os.open(self.path / records.RESERVED, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(reserved, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(reserved)
+        return False
 
     def crash(self) -> str:
         """What a shim that broke down left to say."""

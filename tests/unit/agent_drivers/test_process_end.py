@@ -1,8 +1,10 @@
 """How a process task ends: by itself, by a signal, killed with all it started, out of memory."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,6 +50,34 @@ def test_exit_is_durable(world: ProcessWorld) -> None:
     assert json.loads(folder.joinpath("exit.json").read_bytes())["exit_code"] == 7
     assert folder.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in folder.iterdir()) == ["exit.json", "state.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_full_disk(tmp_path: Path) -> None:
+    """With no room for records a start fails for now, and the end of what runs is recorded all the same."""
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)], check=False
+    ).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        world = ProcessWorld(tmp_path)
+        handle = world.shell("trap 'exit 8' TERM; echo up; while :; do sleep 0.05; done")
+        world.lines(1)
+        ballast = tmp_path / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as filling:
+            while True:
+                filling.write(bytes(4096))
+        with pytest.raises(DriverError) as failure:
+            world.start("true", allocation="a2")
+        assert failure.value.temporary
+        assert "No space left on device" in str(failure.value)
+        world.driver.signal(handle, "SIGTERM")
+        assert world.ended(handle).exit_code == 8
+        ballast.unlink()
+        assert world.ended(world.start("true", allocation="a2")).exit_code == 0
+        world.close()
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_signal_reaches_the_main_process(world: ProcessWorld) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from agent.doors import TaskHandle
+from agent.drivers.shim import records
 from agent.drivers.task_folder import folder_of
 from tests.unit.agent_drivers.process_world import (
     NO_CGROUPS,
@@ -215,6 +216,21 @@ def test_machine_was_restarted(world: ProcessWorld) -> None:
     assert lives(pid)
     world.again()
     assert world.pid(running) == pid
+
+
+def test_start_under_way(world: ProcessWorld) -> None:
+    """A shim that was asked for by an agent which died, and has nothing on record yet, is not nothing."""
+    folder = folder_of(world.data / "agent" / "tasks", handle_of(0))
+    folder.make()
+    descriptor = os.open(folder.path, os.O_RDONLY)
+    claimed = records.claim(descriptor)
+    assert claimed is not None
+    assert records.claim(descriptor) is None
+    assert world.driver.status(handle_of(0)).state == "running"
+    os.close(claimed)
+    os.close(descriptor)
+    assert world.driver.status(handle_of(0)).state == "gone"
+    world.driver.remove(handle_of(0))
 
 
 def test_records_lost(world: ProcessWorld) -> None:
