@@ -95,7 +95,8 @@ def check_sound(connection: sa.Connection, path: Path) -> None:
     """StoreError if the file's structure is damaged."""
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if found != "ok":
-        raise StoreError(f"{path}: it is damaged ({found}); {_ADVICE}")
+        words = " ".join(str(found).split())
+        raise StoreError(f"{path}: it is damaged ({words}); {_ADVICE}")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
