@@ -1,5 +1,6 @@
 """How a command ends when it does not do what was asked: one clear line on stderr and the contract's exit code."""
 
+from collections.abc import Sequence
 from typing import IO, Any, Final
 
 import click
@@ -40,3 +41,9 @@ def say(message: str, *, file: IO[Any] | None = None) -> None:
 def warn(message: str) -> None:
     """Prints a warning to stderr."""
     say(f"Warning: {message}")
+
+
+def warn_of_stuck(names: Sequence[str]) -> None:
+    """Says what did not end in time, if anything."""
+    if names:
+        warn(f"did not end in time: {', '.join(names)}")

@@ -14,6 +14,8 @@ import structlog
 from reconciler.doors import Loop
 from trueup.models.clock import Clock
 
+STOP_SECONDS: Final = 5.0
+"""How long a command that ends waits for the steps under way."""
 RETRY_SECONDS: Final = 0.2
 MAX_RETRY_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 10.0

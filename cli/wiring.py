@@ -1,4 +1,4 @@
-"""The roof: puts the rooms together with real clock, store, network and sources, and drives their loops on threads."""
+"""The control plane put together: real clock, store, network and sources, its loops driven on threads."""
 
 import os
 import secrets
@@ -9,21 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from agent.drivers.docker_driver import DockerDriver
-from agent.drivers.docker_engine import engine_address
-from agent.drivers.docker_spec import Owner
-from agent.drivers.process import ProcessDriver
-from agent.node_agent import AgentSettings as NodeAgentSettings
-from agent.node_agent import DriverFactory, NodeAgent
 from api.agent_logs import AgentLogs
 from api.app import create_app
 from api.doors import ApiDeps
-from cli.agent_settings import AgentSettings
-from cli.failures import Failed, warn
-from cli.policy import NodePolicies, node_policies
+from cli.failures import Failed
 from cli.server_settings import GitSettings, ServerSettings
 from cli.system import RandomIds, SystemClock
-from cli.threads import LoopThreads
+from cli.threads import STOP_SECONDS, LoopThreads
 from cli.tokens import read_token
 from metastore.membership import Membership, MembershipSettings
 from metastore.retention import Retention
@@ -34,11 +26,10 @@ from reconciler.sync import SyncLoop
 from trueup.agent_client import AgentClient
 from trueup.models.commit import Committed
 from trueup.models.source_error import SourceUnavailable
-from trueup.serving import HttpServer, TlsFiles
+from trueup.serving import HttpServer, tls_files
 from trueup.sources import git
 from trueup.sources.spec_source import TreeSpecSource, directory_source, git_source
 
-STOP_SECONDS: Final = 5.0
 WATCH_CAP: Final = 64
 _TOKEN_BYTES: Final = 32
 
@@ -84,7 +75,7 @@ class ControlPlane:
             stopping=self._stopping,
             on_stop=self.store.wake_all,
             watch_cap=WATCH_CAP,
-            tls=_tls(settings.tls_cert, settings.tls_key),
+            tls=tls_files(settings.tls_cert, settings.tls_key),
         )
 
     @property
@@ -119,79 +110,6 @@ class ControlPlane:
             watch_cap=WATCH_CAP,
             stopping=self._stopping,
         )
-
-
-class Agent:
-    """A node agent and the threads of its loops, from `start` to `stop`."""
-
-    def __init__(
-        self, settings: AgentSettings, *, cluster_token: Callable[[], str | None], is_up: bool
-    ) -> None:
-        """Opens the data folder and listens; FolderInUse, JournalUnusable, CannotServe, Failed."""
-        self._policies = node_policies(
-            settings.policy, enable_process=settings.enable_process, allow_root=is_up
-        )
-        self._threads = LoopThreads(SystemClock())
-        self.node = build_node_agent(_node_settings(settings, self._policies, cluster_token), self._policies)
-        self.node.connect({name: self._threads.add(name, loop) for name, loop in self.node.loops})
-
-    @property
-    def url(self) -> str:
-        """Where it answers; empty if nowhere."""
-        return "" if self.node.endpoint is None else self.node.endpoint.url
-
-    @property
-    def refuses_processes(self) -> bool:
-        """Whether no job may run a program of this machine."""
-        return not self._policies.process.enabled
-
-    def start(self) -> None:
-        """Takes up what runs, joins, and does as it is told from now on."""
-        self._threads.start()
-
-    def stop(self, *, stop_tasks_within: float | None = None) -> list[str]:
-        """Ends the agent and returns what did not end in time.
-
-        Tasks run on, unless *stop_tasks_within* says in how many seconds they are to end.
-        """
-        left = self._threads.stop(STOP_SECONDS)
-        if stop_tasks_within is not None:
-            left += self.node.stop_all(stop_tasks_within)
-        self.node.close()
-        return left
-
-
-def build_node_agent(settings: NodeAgentSettings, policies: NodePolicies) -> NodeAgent:
-    """The agent of a data folder, its endpoints served, no loop stepped yet."""
-    address = engine_address(os.environ)
-    drivers: dict[str, DriverFactory] = {
-        "process": lambda data, _node_id, wake: ProcessDriver(data, wake, policy=policies.process),
-        "docker": lambda _data, node_id, wake: DockerDriver(
-            address, wake, owner=Owner(cluster="trueup", node=node_id), policy=policies.docker
-        ),
-    }
-    return NodeAgent.build(settings, drivers, SystemClock(), RandomIds())
-
-
-def _node_settings(
-    settings: AgentSettings, policies: NodePolicies, cluster_token: Callable[[], str | None]
-) -> NodeAgentSettings:
-    return NodeAgentSettings(
-        data=settings.data,
-        servers=settings.servers,
-        name=settings.name,
-        region=settings.region,
-        labels=settings.labels,
-        cpu_cores=None if settings.cpu_millicores is None else settings.cpu_millicores / 1000,
-        memory_bytes=settings.memory_bytes,
-        bind=settings.bind,
-        advertise=settings.advertise,
-        cluster_token=cluster_token,
-        secrets=settings.secrets,
-        volumes=policies.volumes,
-        tls=_tls(settings.tls_cert, settings.tls_key),
-        tls_ca=settings.tls_ca,
-    )
 
 
 def cluster_token(file: Path) -> str:
@@ -250,10 +168,6 @@ def _git_settings(settings: GitSettings) -> git.GitSettings:
     )
 
 
-def _tls(certificate: Path | None, key: Path | None) -> TlsFiles | None:
-    return None if certificate is None or key is None else TlsFiles(certificate=certificate, key=key)
-
-
 def _waker(
     wake_reconcile: Callable[[], None], wake_dispatch: Callable[[], None]
 ) -> Callable[[Committed], None]:
@@ -264,9 +178,3 @@ def _waker(
             wake_reconcile()
 
     return wake
-
-
-def warn_of_stuck(names: list[str]) -> None:
-    """Says on stderr what did not end in time."""
-    if names:
-        warn(f"did not end in time: {', '.join(names)}")

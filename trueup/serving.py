@@ -57,6 +57,11 @@ class TlsFiles:
     key: Path
 
 
+def tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """The pair, or None where one of them is not given."""
+    return None if certificate is None or key is None else TlsFiles(certificate=certificate, key=key)
+
+
 class CannotServe(Exception):
     """The address cannot be bound, or the certificate cannot be used; says which and why."""
 

@@ -3,7 +3,7 @@
 import click
 
 from cli.agent_settings import AgentSettings, agent_options
-from cli.failures import Failed, say
+from cli.failures import Failed, say, warn_of_stuck
 from cli.log import configure_logging
 from cli.options import Command
 from cli.tokens import read_token
@@ -19,7 +19,7 @@ def command(agent: AgentSettings) -> None:
     agent of the same data folder takes them up again.
     """
     from agent.journal import FolderInUse, JournalUnusable
-    from cli.wiring import Agent, warn_of_stuck
+    from cli.node_wiring import Agent
     from trueup.serving import CannotServe
 
     configure_logging(level=agent.log_level, log_format=agent.log_format)

@@ -74,8 +74,8 @@ def _end_tasks(folder: Path, timeout: Duration) -> int:
     """Stops what runs; returns how many tasks that were. TimedOut names those that go on."""
     from agent.journal import FolderInUse, JournalUnusable
     from agent.node_agent import AgentSettings
+    from cli.node_wiring import build_node_agent
     from cli.policy import node_policies
-    from cli.wiring import build_node_agent
 
     policies = node_policies({}, enable_process=True, allow_root=True)
     try:

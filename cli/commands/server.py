@@ -2,7 +2,7 @@
 
 import click
 
-from cli.failures import Failed, say
+from cli.failures import Failed, say, warn_of_stuck
 from cli.log import configure_logging
 from cli.options import Command
 from cli.server_settings import ServerSettings, server_options
@@ -17,7 +17,7 @@ def command(server: ServerSettings) -> None:
     The ready line names its address and the command that lets a machine join. Its end, graceful or not, touches
     nothing that runs.
     """
-    from cli.wiring import ControlPlane, warn_of_stuck
+    from cli.wiring import ControlPlane
     from metastore.errors import StoreError
     from trueup.serving import CannotServe
 

@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from cli.agent_settings import AgentSettings, UpSettings, up_options
-from cli.failures import Failed, say
+from cli.failures import Failed, say, warn_of_stuck
 from cli.log import configure_logging
 from cli.options import Command
 from cli.until_signal import EndingSignals
@@ -22,7 +22,8 @@ def command(up: UpSettings) -> None:
     `--stop-tasks`, ends them.
     """
     from agent.journal import FolderInUse, JournalUnusable
-    from cli.wiring import Agent, ControlPlane, warn_of_stuck
+    from cli.node_wiring import Agent
+    from cli.wiring import ControlPlane
     from metastore.errors import StoreError
     from trueup.serving import CannotServe
 

@@ -1,0 +1,89 @@
+"""The node agent put together: real drivers, clock and network, its loops driven on threads."""
+
+import os
+from collections.abc import Callable
+
+from agent.drivers.docker_driver import DockerDriver
+from agent.drivers.docker_engine import engine_address
+from agent.drivers.docker_spec import Owner
+from agent.drivers.process import ProcessDriver
+from agent.node_agent import AgentSettings as NodeAgentSettings
+from agent.node_agent import DriverFactory, NodeAgent
+from cli.agent_settings import AgentSettings
+from cli.policy import NodePolicies, node_policies
+from cli.system import RandomIds, SystemClock
+from cli.threads import STOP_SECONDS, LoopThreads
+from trueup.serving import tls_files
+
+
+class Agent:
+    """A node agent and the threads of its loops, from `start` to `stop`."""
+
+    def __init__(
+        self, settings: AgentSettings, *, cluster_token: Callable[[], str | None], is_up: bool
+    ) -> None:
+        """Opens the data folder and listens; FolderInUse, JournalUnusable, CannotServe, Failed."""
+        self._policies = node_policies(
+            settings.policy, enable_process=settings.enable_process, allow_root=is_up
+        )
+        self._threads = LoopThreads(SystemClock())
+        self.node = build_node_agent(_node_settings(settings, self._policies, cluster_token), self._policies)
+        self.node.connect({name: self._threads.add(name, loop) for name, loop in self.node.loops})
+
+    @property
+    def url(self) -> str:
+        """Where it answers; empty if nowhere."""
+        return "" if self.node.endpoint is None else self.node.endpoint.url
+
+    @property
+    def refuses_processes(self) -> bool:
+        """Whether no job may run a program of this machine."""
+        return not self._policies.process.enabled
+
+    def start(self) -> None:
+        """Takes up what runs, joins, and does as it is told from now on."""
+        self._threads.start()
+
+    def stop(self, *, stop_tasks_within: float | None = None) -> list[str]:
+        """Ends the agent and returns what did not end in time.
+
+        Tasks run on, unless *stop_tasks_within* says in how many seconds they are to end.
+        """
+        left = self._threads.stop(STOP_SECONDS)
+        if stop_tasks_within is not None:
+            left += self.node.stop_all(stop_tasks_within)
+        self.node.close()
+        return left
+
+
+def build_node_agent(settings: NodeAgentSettings, policies: NodePolicies) -> NodeAgent:
+    """The agent of a data folder, its endpoints served, no loop stepped yet."""
+    address = engine_address(os.environ)
+    drivers: dict[str, DriverFactory] = {
+        "process": lambda data, _node_id, wake: ProcessDriver(data, wake, policy=policies.process),
+        "docker": lambda _data, node_id, wake: DockerDriver(
+            address, wake, owner=Owner(cluster="trueup", node=node_id), policy=policies.docker
+        ),
+    }
+    return NodeAgent.build(settings, drivers, SystemClock(), RandomIds())
+
+
+def _node_settings(
+    settings: AgentSettings, policies: NodePolicies, cluster_token: Callable[[], str | None]
+) -> NodeAgentSettings:
+    return NodeAgentSettings(
+        data=settings.data,
+        servers=settings.servers,
+        name=settings.name,
+        region=settings.region,
+        labels=settings.labels,
+        cpu_cores=None if settings.cpu_millicores is None else settings.cpu_millicores / 1000,
+        memory_bytes=settings.memory_bytes,
+        bind=settings.bind,
+        advertise=settings.advertise,
+        cluster_token=cluster_token,
+        secrets=settings.secrets,
+        volumes=policies.volumes,
+        tls=tls_files(settings.tls_cert, settings.tls_key),
+        tls_ca=settings.tls_ca,
+    )
