@@ -61,13 +61,15 @@ class DockerDriver:
             self._events.begin()
 
     def fingerprint(self) -> DriverState | None:
-        """None where policy has it off or this machine has no engine; unhealthy where it had one, or one is named."""
+        """None where policy has it off or this machine has no engine; unhealthy where one is and does not answer."""
         if not self._policy.enabled:
             return None
         try:
             version = self._engine.version(_FINGERPRINT_SECONDS)
         except EngineAway as away:
-            return DriverState(healthy=False, detail=str(away)) if self._seen else None
+            # An engine that nobody named and that was never seen: a machine without Docker.
+            missing = away.absent and not self._seen
+            return None if missing else DriverState(healthy=False, detail=str(away))
         except DriverError as error:
             return DriverState(healthy=False, detail=str(error))
         self._seen = True

@@ -45,10 +45,14 @@ _BROKEN_STREAM: Final = (*_TRANSPORT_ERRORS, AttributeError)
 
 
 class EngineAway(DriverError):
-    """The engine cannot be reached, hangs or is going down: the same call may work later."""
+    """The engine cannot be reached, hangs or is going down: the same call may work later.
 
-    def __init__(self, message: str) -> None:
+    *absent*: there is not even a socket of it.
+    """
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__(message, temporary=True)
+        self.absent = absent
 
 
 class EngineRefused(DriverError):
@@ -293,7 +297,10 @@ class Engine:
         except _TRANSPORT_ERRORS as error:
             # An engine that comes back may be another release: the next call asks for its API version again.
             self.close()
-            raise EngineAway(f"no Docker engine answers at {self.address.host}: {_cause(error)}") from None
+            raise EngineAway(
+                f"no Docker engine answers at {self.address.host}: {_cause(error)}",
+                absent=isinstance(_innermost(error), FileNotFoundError),
+            ) from None
 
     def _reach(self, seconds: int) -> None:
         """OSError if nobody listens: the SDK would leave the socket of a connection that failed open."""
@@ -324,14 +331,17 @@ class Engine:
 
 def _cause(error: BaseException) -> str:
     """The innermost reason, in a few words: the SDK wraps `Connection refused` five times."""
-    seen: BaseException = error
-    while True:
-        inner = seen.__cause__ or seen.__context__
-        if inner is None:
-            break
-        seen = inner
+    seen = _innermost(error)
     if isinstance(seen, TimeoutError):
         return "it kept silent until the deadline of the call"
+    if isinstance(seen, PermissionError):
+        return "Permission denied: the agent's user has to be in the group that owns the socket (docker)"
     if isinstance(seen, OSError) and seen.strerror:
         return seen.strerror
     return str(seen)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error

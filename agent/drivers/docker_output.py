@@ -46,10 +46,14 @@ class ResumedLog(OutputLog):
     __slots__ = ()
 
     def resume(self) -> None:
-        """Opens the current file behind what is there. OSError if that is not possible."""
+        """Goes on behind what is there. OSError if the current file cannot be opened.
+
+        It is closed again until output comes: a node's quiet containers hold no files open.
+        """
         self._open_current()
         self.offset = self._begin_of_current() + self._size
         self._remove_beyond_limit()
+        self.close()
 
     def mark_start(self) -> None:
         """Says that an attempt begins here."""

@@ -181,7 +181,7 @@ def test_settings_of_the_config_reach_the_container(docker_world: DockerWorld) -
 
     host = docker_world.inspect(handle)["HostConfig"]
     code, said = docker_world.driver.execute(
-        handle, ["sh", "-c", "ulimit -n; grep -c /scratch /proc/mounts; touch /x"], _SECONDS
+        handle, ["sh", "-c", "ulimit -n; grep -c /scratch /proc/mounts; touch /x 2>&1"], _SECONDS
     )
 
     assert (host["Memory"], host["MemorySwap"], host["CpuShares"]) == (67108864, 67108864, 512)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -138,6 +139,19 @@ def test_a_machine_without_an_engine_offers_no_docker(tmp_path: Path) -> None:
     assert states[1] is not None
     assert not states[1].healthy
     assert "No such file" in states[1].detail
+
+
+def test_an_engine_that_refuses_connections_is_one_to_see_to(tmp_path: Path) -> None:
+    """Docker is installed and does not run: the node says so, though nobody named the engine."""
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(f"{tmp_path}/docker.sock")
+    driver = _driver(EngineAddress(host=f"unix://{tmp_path}/docker.sock"))
+
+    state = driver.fingerprint()
+    driver.close()
+
+    assert state is not None
+    assert (state.healthy, "Connection refused" in state.detail) == (False, True)
 
 
 def test_the_engine_of_the_environment_is_used_unless_settings_name_one() -> None:
