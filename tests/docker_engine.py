@@ -98,6 +98,12 @@ class Engine:
         """In order; ends its containerd too, and the containers unless *live_restore*."""
         self._end(signal.SIGTERM)
 
+    def leave(self) -> None:
+        """Lets it run on, for another process to end; Python would warn of a child that nobody waited for."""
+        if self._process is not None:
+            self._process.returncode = 0
+            self._process = None
+
     def destroy(self) -> None:
         """Stops it and removes every trace under *folder*. Containers get no time: nobody reads their end."""
         if self.pid is not None:
@@ -289,8 +295,11 @@ def _shared_engine(run_folder: Path) -> Iterator[DockerEngine]:
         finally:
             with _locked(shared.fileno()):
                 fcntl.flock(users, fcntl.LOCK_UN)
-                with contextlib.suppress(BlockingIOError):
+                try:
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    engine.leave()
+                else:
                     engine.destroy()
                     shared.truncate(0)
 
