@@ -1,5 +1,6 @@
 """The rules of a task that no schema can say: its driver, variables, checks, files, volumes and lifecycle."""
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,8 +168,13 @@ def _check_file(report: Report, file: Plain, path: Path) -> None:
 def _check_file_paths(report: Report, task: Plain, at: Path) -> None:
     seen: set[str] = set()
     for path, file in mappings(task, "files", at):
-        name = text(file, "path")
-        if name and name in seen:
+        written = text(file, "path")
+        if not written:
+            continue
+        name = posixpath.normpath(written)
+        if written.endswith("/") or name == ".":
+            report.add((*path, "path"), "is a folder", "name a file in it")
+        elif name in seen:
             report.add((*path, "path"), "is written twice")
         seen.add(name)
 
