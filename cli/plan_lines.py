@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from cli.blocks import clock_time
 from cli.clean import clean
-from cli.wording import reasons_words
+from cli.wording import unplaced_sentence
 from reconciler.report import FieldChange, JobPlan, PlannedPlacement, PlannedStop, PlanReport, report_document
 
 Mark = Literal["+", "~", "-/+", "-", ">", "!", " "]
@@ -38,7 +38,7 @@ def plan_lines(report: PlanReport) -> list[PlanLine]:
 
 
 def sum_line(report: PlanReport) -> str:
-    """The sums in one line: `Plan: 1 job to create, 3 unchanged; 3 allocations to place, 1 without room.`"""
+    """The sums in one line: `Plan: 1 job to create, 3 unchanged; 3 allocations to place, 1 unplaced.`"""
     summary = report_document(report)["summary"]
     jobs, moves = summary["jobs"], summary["allocations"]
     written = [
@@ -54,7 +54,7 @@ def sum_line(report: PlanReport) -> str:
         (moves["migrate"], "to migrate"),
         (moves["canary"], "as canaries"),
         (moves["stop"], "to stop"),
-        (moves["unplaced"], "without room"),
+        (moves["unplaced"], "unplaced"),
     ]
     return f"Plan: {_sums(written, 'job') or 'no jobs'}; {_sums(moved, 'allocation') or 'no allocation changes'}."
 
@@ -88,8 +88,7 @@ def _job_lines(job: JobPlan) -> Iterator[PlanLine]:
             left = group.destructive_total - group.destructive
             yield _line("-/+", f"{left} more of {name} after these, as update says")
     for unplaced in job.unplaced:
-        reasons = reasons_words(unplaced.reasons) or "no node"
-        yield _line("!", f"{unplaced.count} of {unplaced.group} without room: {reasons}")
+        yield _line("!", unplaced_sentence(unplaced.group, unplaced.count, unplaced.reasons))
     if job.action == "create" and job.next_look is not None and not job.placements and not job.unplaced:
         yield _line(" ", f"begins at {clock_time(job.next_look)}")
 

@@ -62,7 +62,7 @@ def clean_each(lines: Iterable[str]) -> list[str]:
 
 
 def _table(jobs: Sequence[JobPlan]) -> str:
-    titles = ("job", "", "place", "in place", "replace", "migrate", "canary", "stop", "without room")
+    titles = ("job", "", "place", "in place", "replace", "migrate", "canary", "stop", "unplaced")
     rows = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for job in jobs[:_MAX_ROWS]:
         counts = [

@@ -1,12 +1,16 @@
 """Sentences that several commands say alike: who asked for it, what is held, what found no room."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from cli.blocks import Block, ago, line
 from cli.client import Client
 from cli.views import RevisionView, UnplacedView, short_id, view
 from trueup.models.revision import Held
+
+WAITS: Final = "waits for "
+"""What the reason of a group begins with whose job waits for another."""
 
 
 def find_revision(client: Client, identifier: str | None) -> RevisionView | None:
@@ -55,14 +59,19 @@ def held_blocks(held: Held) -> list[Block]:
 
 
 def unplaced_words(groups: Sequence[UnplacedView]) -> list[str]:
-    """One line a group: `1 of app found no room: insufficient memory (2 nodes), port 9000 is taken (1 node)`."""
-    return [
-        f"{group.count} of {group.group} found no room: {reasons_words(group.reasons) or 'no node'}"
-        for group in groups
-    ]
+    """One line a group, as `unplaced_sentence` says it."""
+    return [unplaced_sentence(group.group, group.count, group.reasons) for group in groups]
 
 
-def reasons_words(reasons: dict[str, int]) -> str:
+def unplaced_sentence(group: str, count: int, reasons: Mapping[str, int]) -> str:
+    """`1 of app found no room: insufficient memory (2 nodes), port 9000 is taken (1 node)`, or what it waits for."""
+    if reasons and all(reason.startswith(WAITS) for reason in reasons):
+        names = ", ".join(sorted(reason.removeprefix(WAITS) for reason in reasons))
+        return f"{count} of {group} {'waits' if count == 1 else 'wait'} for {names}"
+    return f"{count} of {group} found no room: {reasons_words(reasons) or 'no node'}"
+
+
+def reasons_words(reasons: Mapping[str, int]) -> str:
     """Reasons with the number of nodes that gave each, the most frequent first."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} ({count} {'node' if count == 1 else 'nodes'})" for reason, count in ordered)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from reconciler.changes import GroupChanges
+from reconciler.evaluate import unplaced_of
 from reconciler.planner import Plan
 from trueup.models.allocation import Allocation
 from trueup.models.codec import Model, to_plain
@@ -128,7 +129,7 @@ def job_plan(
         stops=tuple(
             _planned_stop(one) for one in sorted(stopped, key=lambda one: (one.group, one.index, one.id))
         ),
-        unplaced=outcome.unplaced,
+        unplaced=unplaced_of(outcome),
         next_look=outcome.changes.next_look,
     )
 
