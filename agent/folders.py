@@ -105,28 +105,29 @@ def _write(root: int, file: FileContent, owner: Account | None) -> None:
     folder = os.dup(root)
     try:
         for part in above:
-            folder = _enter(folder, part, owner)
+            entered = _enter(folder, part, owner)
+            os.close(folder)
+            folder = entered
         _put_in_place(folder, name, file, owner)
     finally:
         os.close(folder)
 
 
 def _enter(folder: int, part: str, owner: Account | None) -> int:
-    """The folder *part* of *folder*, made where absent; closes *folder*, also when it fails."""
+    """The folder *part* of *folder*, open; made where absent."""
+    made = True
     try:
-        made = True
-        try:
-            os.mkdir(part, _CLOSED, dir_fd=folder)
-        except FileExistsError:
-            made = False
-        entered = os.open(part, _OPEN_FOLDER, dir_fd=folder)
-    except OSError:
-        os.close(folder)
-        raise
-    os.close(folder)
+        os.mkdir(part, _CLOSED, dir_fd=folder)
+    except FileExistsError:
+        made = False
+    entered = os.open(part, _OPEN_FOLDER, dir_fd=folder)
     if made:
-        _give(entered, owner)
-        os.fchmod(entered, _OPEN_TO_ALL if owner is None else 0o755)
+        try:
+            _give(entered, owner)
+            os.fchmod(entered, _OPEN_TO_ALL if owner is None else 0o755)
+        except OSError:
+            os.close(entered)
+            raise
     return entered
 
 

@@ -39,9 +39,10 @@ class SocketProber:
 
 def _ask(probe: Probe, where: str, deadline: float) -> str | None:
     connection = http.client.HTTPConnection(probe.host, probe.port, timeout=probe.timeout_seconds)
+    connection.connect()
+    inner = connection.sock
+    connection.sock = _DeadlineSocket(inner, deadline)
     try:
-        connection.connect()
-        connection.sock = _DeadlineSocket(connection.sock, deadline)
         connection.request("GET", probe.path, headers={"User-Agent": "trueup-check", "Connection": "close"})
         response = connection.getresponse()
         try:
@@ -54,7 +55,7 @@ def _ask(probe: Probe, where: str, deadline: float) -> str | None:
             return None
         return f"GET {probe.path} on {where}: status {response.status}"
     finally:
-        connection.close()
+        inner.close()
 
 
 class _DeadlineSocket:
@@ -72,7 +73,7 @@ class _DeadlineSocket:
         return io.BufferedReader(_DeadlineReader(self._inner, self._arm))
 
     def close(self) -> None:
-        self._inner.close()
+        """Leaves the socket open: http.client closes it as soon as it has the head, and reads the body after that."""
 
     def _arm(self) -> None:
         left = self._deadline - time.monotonic()

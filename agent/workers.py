@@ -68,7 +68,7 @@ class ThreadWorkers:
                 work = self._waiting[key].popleft()
             try:
                 work()
-            except Exception:  # the thread goes on: others' work waits for it
+            except Exception:  # noqa: BLE001 - the thread goes on: others' work waits for it
                 _log.exception("work failed", key=key)
             finally:
                 self._done(key)

@@ -268,7 +268,7 @@ class World:
         self._journal = journal = open_journal(self.data)
         node_id = begin_identity(journal, self._ids, self.machine.boot_id)
         relay: list[Callable[[AllocationId], None]] = []
-        driver = CrashingDriver(self.machine, lambda key: relay[0](key), self._reach)
+        driver = CrashingDriver(self.machine, lambda key: relay[0](key), self._reach)  # noqa: PLW0108 - made later
         self._driver = driver
         self.agent = NodeAgent(
             AgentDoors(
