@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from metastore.reports import sized
+from metastore.reports import ENDED, sized
 from metastore.store import SqlStore
 from metastore.transaction import StoreTransaction
 from trueup.models.allocation import AllocatedResources, Allocation
@@ -63,7 +63,7 @@ class Adopted:
 
 
 def _is_unsized(held: Allocation) -> bool:
-    return held.resources == AllocatedResources() and held.is_wanted and not held.is_terminal
+    return held.resources == AllocatedResources() and held.is_wanted and held.client_status not in ENDED
 
 
 def _end(tx: StoreTransaction, held: Allocation, wall: datetime) -> None:

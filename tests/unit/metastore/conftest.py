@@ -1,7 +1,6 @@
 """A real store in a folder of its own, a clock that is moved by hand, and nodes that talk to the membership."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,9 +28,9 @@ def open_store(tmp_path: Path, clock: HandClock) -> Iterator[Callable[[], SqlSto
         opened.append(SqlStore.open(tmp_path / "data", clock, ids))
         return opened[-1]
 
-    with ExitStack() as closing:
-        closing.callback(lambda: [store.close() for store in opened])
-        yield open_it
+    yield open_it
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture

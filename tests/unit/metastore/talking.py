@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 
 from metastore.membership import Membership
-from tests.builders import NOON
-from trueup.models.allocation import Allocation
-from trueup.models.ids import NodeId
+from metastore.store import SqlStore
+from tests.builders import NOON, a_job, a_node, a_record, a_version, an_allocation
+from trueup.models.allocation import Allocation, DesiredStatus
+from trueup.models.ids import NodeId, RevisionId
+from trueup.models.job import Job
 from trueup.models.node import DriverState, NodeResources
 from trueup.models.units import Bytes, Millicores
 from trueup.models.wire import (
@@ -21,6 +23,9 @@ from trueup.models.wire import (
     RegisterResponse,
     holdings_digest,
 )
+
+NODE = NodeId("id-node-1")
+"""The id of `node-1`."""
 
 
 class HandClock:
@@ -117,7 +122,7 @@ class Talker:
     def hold(self, *allocations: Allocation) -> None:
         """Holds what it was handed."""
         for one in allocations:
-            wanted = "run" if one.is_wanted else "stop"
+            wanted: DesiredStatus = "run" if one.is_wanted else "stop"
             self.held[one.id] = HoldingKey(id=one.id, version=one.job_version, desired_status=wanted)
 
     def _register(self, *, joined: bool, secret: str | None, **fields: Any) -> RegisterResponse:
@@ -132,3 +137,28 @@ def an_update(allocation: Allocation, client_status: Any = "running", **fields: 
     fields.setdefault("tasks", allocation.tasks)
     fields.setdefault("healthy", allocation.healthy)
     return AllocationUpdate(id=allocation.id, client_status=client_status, **fields)
+
+
+def place(store: SqlStore, job: Job | None = None, *, version: int = 1, **fields: Any) -> Allocation:
+    """One allocation on node-1, as the executor would commit it: of `web`, and not started yet."""
+    job = job or a_job()
+    fields.setdefault("client_status", "pending")
+    allocation = an_allocation(job, a_node(), version=version, **fields)
+    with store.transaction() as tx:
+        tx.put_version(a_version(job, version=version))
+        tx.put_job(a_record(job, version=version))
+        tx.put_allocation(allocation)
+        tx.set_revision(RevisionId("r1"), None)
+    return allocation
+
+
+def stop(store: SqlStore, allocation: Allocation, reason: str = "not needed") -> None:
+    """Wants the allocation no more."""
+    held = store.state.allocations[allocation.id]
+    with store.transaction() as tx:
+        tx.put_allocation(msgspec.structs.replace(held, desired_status="stop", reason=reason))
+
+
+def event_types(store: SqlStore) -> list[str]:
+    """Types of all events, in order."""
+    return [entry.value.type for entry in store.events(after=None, limit=1000)]

@@ -90,8 +90,8 @@ ACTIONS = st.one_of(
     st.integers(0, 1).map(lambda number: lambda tx: tx.drop_node(NODES[number].id)),
     st.builds(_deployment, st.integers(0, 2), st.sampled_from(["running", "successful"])),
     st.integers(0, 2).map(lambda number: lambda tx: tx.drop_deployment(DeploymentId(f"d{number}"))),
-    st.sampled_from(["binpack", "spread"]).map(
-        lambda one: lambda tx: tx.put_settings(ClusterSettings(placement=one))
+    st.sampled_from([ClusterSettings(), ClusterSettings(placement="spread")]).map(
+        lambda settings: lambda tx: tx.put_settings(settings)
     ),
     small.map(lambda number: lambda tx: tx.set_revision(RevisionId(f"r{number}"), None)),
     small.map(lambda number: lambda tx: tx.push(NodeId("n"), AllocationId(f"a{number}"), "start")),

@@ -1,0 +1,277 @@
+"""Nodes join, beat and come back: what is taken in, what is refused, and what they are told to do."""
+
+import pytest
+
+from metastore.errors import NameTaken, UnknownNode
+from metastore.membership import Membership
+from metastore.store import SqlStore
+from tests.builders import a_node, an_allocation
+from tests.unit.metastore.talking import (
+    NODE,
+    HandClock,
+    Talker,
+    a_holding,
+    a_request,
+    an_update,
+    event_types,
+    place,
+    stop,
+)
+from trueup.models.allocation import TaskState
+from trueup.models.ids import AllocationId, NodeId
+from trueup.models.node import DriverState
+from trueup.models.template import NodePolicy
+from trueup.models.wire import HoldingKey
+
+
+def test_a_node_joins_and_is_ready(store: SqlStore, membership: Membership) -> None:
+    """It gets a secret of its own, and git's policy for its name holds from the start."""
+    with store.transaction() as tx:
+        tx.put_node_policy(NodePolicy(name="node-1", labels={"disk": "ssd"}, eligible=False))
+    answer = membership.register(a_request(labels={"rack": "a"}), joined=True, secret=None, peer="10.0.0.9")
+    node = store.state.nodes[NODE]
+    assert (node.status, node.eligible, node.labels) == ("ready", False, {"rack": "a", "disk": "ssd"})
+    assert len(answer.node_secret) == 64
+    assert membership.secret_of(NODE) == answer.node_secret
+    assert (answer.epoch, answer.cluster_id) == (store.state.epoch, store.state.cluster_id)
+    assert answer.deadline_seconds == 15
+    assert event_types(store) == ["NodeRegistered"]
+
+
+def test_an_endpoint_that_nobody_can_dial_gets_the_address_it_came_from(
+    store: SqlStore, membership: Membership
+) -> None:
+    """An agent bound to all addresses does not know its own."""
+    membership.register(a_request(endpoint="https://0.0.0.0:7431"), joined=True, secret=None, peer="10.0.0.9")
+    assert store.state.nodes[NODE].endpoint == "https://10.0.0.9:7431"
+
+
+def test_registering_again_as_before_writes_nothing(store: SqlStore, talker: Talker) -> None:
+    """A repeat, with the token or the secret: the secret stays, and so does the index."""
+    secret, index = talker.secret, store.state.index
+    talker.join()
+    talker.come_back()
+    assert (talker.secret, store.state.index) == (secret, index)
+
+
+def test_who_shows_neither_token_nor_secret_is_unknown(membership: Membership, talker: Talker) -> None:
+    """Of whatever node; and one node's secret is not another's."""
+    other = Talker(membership, "node-2")
+    other.join()
+    for secret in (None, "", "wrong", "nonsense \udcff".encode("utf-8", "replace").decode(), other.secret):
+        with pytest.raises(UnknownNode):
+            membership.register(talker.request, joined=False, secret=secret, peer="")
+    talker.secret = other.secret
+    with pytest.raises(UnknownNode):
+        talker.beat()
+
+
+def test_the_cluster_token_does_not_make_one_node_another(membership: Membership, talker: Talker) -> None:
+    """Once a node lives by its own secret, nobody gets in its place with the token alone."""
+    talker.beat()
+    with pytest.raises(NameTaken, match="alive"):
+        membership.register(talker.request, joined=True, secret=None, peer="")
+
+
+def test_a_name_is_taken_while_its_holder_lives(membership: Membership, talker: Talker) -> None:
+    """The word says what to do."""
+    with pytest.raises(NameTaken, match="node-1 is alive as id-node-1; give this agent another --name"):
+        Talker(membership, "node-1", node_id="other").join()
+
+
+def test_a_new_id_takes_over_the_name_of_a_silent_node(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """After one deadline, with its allocations; the old id is a stranger then."""
+    allocation = place(store)
+    clock.move(seconds=15)
+    heir = Talker(membership, "node-1", node_id="heir")
+    heir.join()
+    assert list(store.state.nodes) == ["heir"]
+    assert store.state.allocations[allocation.id].node_id == "heir"
+    assert [one.allocation.id for one in heir.settle().start] == [allocation.id]
+    with pytest.raises(UnknownNode):
+        talker.beat()
+
+
+def test_a_copied_data_folder_is_refused_while_the_first_lives(talker: Talker) -> None:
+    """It has the id and the secret, but another machine's boot and address."""
+    with pytest.raises(NameTaken, match="on another machine"):
+        talker.come_back(incarnation=2, boot_id="boot-2", endpoint="http://10.0.0.7:7431")
+
+
+def test_a_quick_reboot_is_no_copy(store: SqlStore, talker: Talker) -> None:
+    """The same address with another boot comes back at once."""
+    talker.come_back(incarnation=2, boot_id="boot-2")
+    assert store.state.nodes[NODE].boot_id == "boot-2"
+
+
+def test_an_agent_of_the_past_is_refused(talker: Talker) -> None:
+    """Its registration or beat was delayed, or its folder put back from a backup."""
+    talker.come_back(incarnation=5)
+    with pytest.raises(NameTaken, match="started later"):
+        talker.come_back(incarnation=4)
+    with pytest.raises(UnknownNode):
+        talker.beat()
+
+
+def test_a_beat_without_news_writes_nothing(store: SqlStore, talker: Talker, clock: HandClock) -> None:
+    """Neither the time nor what is in use is kept."""
+    allocation = place(store, client_status="running")
+    talker.hold(allocation)
+    index = store.state.index
+    for _ in range(3):
+        clock.move(seconds=3)
+        answer = talker.beat(an_update(allocation))
+        assert (answer.send_holdings, answer.start, answer.stop) == (False, (), ())
+    assert store.state.index == index
+
+
+def test_a_beat_brings_news_into_the_store(store: SqlStore, talker: Talker) -> None:
+    """States of tasks, health and drivers, in one change with its event."""
+    allocation = place(store)
+    talker.hold(allocation)
+    running = TaskState(state="running", pid=7)
+    index = store.state.index
+    talker.beat(
+        an_update(allocation, tasks={"server": running}, healthy=True), drivers={"docker": DriverState()}
+    )
+    held = store.state.allocations[allocation.id]
+    assert (held.client_status, held.tasks, held.healthy) == ("running", {"server": running}, True)
+    assert store.state.nodes[NODE].drivers == {"docker": DriverState()}
+    assert store.state.index == index + 1
+    assert event_types(store)[-1] == "AllocationRunning"
+
+
+def test_an_older_beat_changes_nothing(store: SqlStore, talker: Talker) -> None:
+    """It was overtaken on the way."""
+    allocation = place(store)
+    talker.hold(allocation)
+    talker.beat(an_update(allocation), sequence=9)
+    answer = talker.beat(an_update(allocation, "pending"), sequence=4, holds=True)
+    assert store.state.allocations[allocation.id].client_status == "running"
+    assert (answer.send_holdings, answer.start, answer.stop) == (False, (), ())
+
+
+@pytest.mark.parametrize("ended", ["complete", "failed"])
+def test_what_has_ended_never_goes_back(store: SqlStore, talker: Talker, ended: str) -> None:
+    """Whatever a confused agent says later."""
+    allocation = place(store)
+    talker.beat(an_update(allocation, ended, reason="exit code 3"))
+    talker.beat(an_update(allocation, "running"))
+    assert store.state.allocations[allocation.id].client_status == ended
+
+
+def test_a_node_says_nothing_of_anothers_allocation(
+    store: SqlStore, membership: Membership, talker: Talker
+) -> None:
+    """No node can act for another."""
+    allocation = place(store)
+    other = Talker(membership, "node-2")
+    other.join()
+    other.beat(an_update(allocation, "failed"))
+    assert store.state.allocations[allocation.id].client_status == "pending"
+    assert talker.secret != other.secret
+
+
+def test_a_lost_start_is_mended(store: SqlStore, talker: Talker) -> None:
+    """The digests differ, the node says what it holds, and gets what it lacks."""
+    allocation = place(store)
+    assert talker.beat().send_holdings
+    (start,) = talker.beat(holds=True).start
+    assert (start.allocation, start.group.name) == (allocation, "app")
+    talker.hold(allocation)
+    assert not talker.beat().send_holdings
+
+
+def test_a_lost_update_in_place_is_mended(store: SqlStore, talker: Talker) -> None:
+    """An older version than wanted is sent again."""
+    talker.hold(place(store, client_status="running"))
+    newer = place(store, client_status="running", version=2)
+    (start,) = talker.settle().start
+    assert start.allocation.job_version == newer.job_version == 2
+
+
+def test_a_lost_stop_is_mended(store: SqlStore, talker: Talker) -> None:
+    """With its reason; what is told to stop already is not told again."""
+    allocation = place(store, client_status="running")
+    talker.hold(allocation)
+    stop(store, allocation, "job removed")
+    (order,) = talker.settle().stop
+    assert (order.id, order.reason) == (allocation.id, "job removed")
+    talker.hold(store.state.allocations[allocation.id])
+    assert not talker.beat().send_holdings
+
+
+def test_a_stop_of_what_never_arrived_is_told_all_the_same(store: SqlStore, talker: Talker) -> None:
+    """Its start may still be on its way: the agent keeps a tombstone, and its word ends the matter."""
+    allocation = place(store)
+    stop(store, allocation)
+    assert [order.id for order in talker.settle().stop] == [allocation.id]
+    assert not talker.settle(an_update(allocation, "complete", tasks={}, healthy=None)).stop
+    assert store.state.allocations[allocation.id].is_terminal
+
+
+def test_what_runs_though_it_ended_here_is_stopped(store: SqlStore, talker: Talker) -> None:
+    """An allocation that failed is replaced: it may not run beside its replacement."""
+    allocation = place(store)
+    talker.hold(allocation)
+    talker.beat(an_update(allocation, "failed"))
+    assert [order.id for order in talker.settle().stop] == [allocation.id]
+
+
+def test_an_orphan_is_stopped_after_a_grace(store: SqlStore, talker: Talker, clock: HandClock) -> None:
+    """60 seconds, in which a mistake can be put right (contract, section 4)."""
+    place(store)
+    talker.held["stranger"] = HoldingKey(id=AllocationId("stranger"), version=1, desired_status="run")
+    for _ in range(20):
+        assert not talker.settle().stop
+        clock.move(seconds=3)
+    (order,) = talker.settle().stop
+    assert (order.id, order.reason) == ("stranger", "not needed")
+
+
+def test_the_end_of_a_stranger_needs_no_tombstone(talker: Talker) -> None:
+    """The agent is told so a few times, as answers may be lost."""
+    said = [talker.beat(an_update(an_allocation(id="stranger"), "complete")).forget]
+    said += [talker.beat().forget for _ in range(5)]
+    assert said[0] == ("stranger",)
+    assert said[-1] == ()
+    holding = a_holding(an_allocation(id="old"), client_status="complete")
+    talker.come_back(allocations=(holding,))
+    assert talker.beat().forget == ("old",)
+
+
+def test_what_retention_dropped_is_forgotten_by_the_node(membership: Membership, talker: Talker) -> None:
+    """With its next beats."""
+    membership.forget(NODE, AllocationId("a"))
+    membership.forget(NodeId("nobody"), AllocationId("b"))
+    assert talker.beat().forget == ("a",)
+
+
+def test_a_returning_agent_tells_how_all_it_holds_is(store: SqlStore, talker: Talker) -> None:
+    """Also what ended while it could not say so."""
+    one, two = place(store), place(store, index=1)
+    talker.come_back(
+        incarnation=2,
+        allocations=(a_holding(one, client_status="running"), a_holding(two, client_status="failed")),
+    )
+    state = store.state
+    assert [state.allocations[held.id].client_status for held in (one, two)] == ["running", "failed"]
+
+
+def test_a_node_of_a_far_release_is_incompatible(store: SqlStore, membership: Membership) -> None:
+    """Its tasks run on, nothing is placed, and what to do is said."""
+    Talker(membership, protocol=9).join()
+    assert store.state.nodes[NODE].status == "incompatible"
+    assert event_types(store) == ["NodeIncompatible"]
+
+
+def test_many_nodes_beat_more_rarely(store: SqlStore, membership: Membership) -> None:
+    """So that all together are bearable."""
+    assert membership.rhythm.heartbeat_seconds == pytest.approx(10 / 3)
+    with store.transaction() as tx:
+        for number in range(10_000):
+            tx.put_node(a_node(f"n{number}"))
+    assert membership.rhythm.heartbeat_seconds == 10
+    assert membership.rhythm.deadline_seconds == 35
