@@ -114,6 +114,8 @@ class GitTree:
                 raise SourceUnavailable(attempts.error)
             return self._snapshot
         attempts.is_due = False
+        if self._watch is not None:
+            self._watch.is_complete()  # watches again what was replaced
         try:
             snapshot = self._poll(applied)
         except SourceUnavailable as error:
@@ -147,7 +149,7 @@ class GitTree:
             wake()
 
         git_dir = _git_dir(self._remote.path)
-        folders = [folder for folder in (git_dir / "refs", git_dir / "reftable") if folder.is_dir()]
+        folders = [git_dir / "refs", git_dir / "reftable"]
         names = (git_dir / "packed-refs", git_dir / "HEAD")
         self._watch = FolderWatch(
             folders, moved, names=names, matters=lambda path: not path.endswith(".lock")

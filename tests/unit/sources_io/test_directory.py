@@ -4,6 +4,8 @@ import os
 import socket
 import threading
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from tests.unit.sources_io.repository import ManualClock, job_text
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources import directory
-from trueup.sources.directory import DirectoryTree, Writing
+from trueup.sources.directory import DirectoryTree, Writing, _Root
 from trueup.sources.directory_walk import open_file
 from trueup.sources.snapshot import MAX_FILE_BYTES, FileKey, Snapshot
 from trueup.sources.spec_source import directory_source, read_directory, read_documents
@@ -243,6 +245,30 @@ def test_unreadable_folder_and_file_without_root(
     assert paths(tree.snapshot(None)) == {"in/a.yaml", "b.yaml"}
 
 
+def test_file_system_that_is_gone(root: Path, clock: ManualClock) -> None:
+    """An unmounted folder looks like an emptied one, and is none. What is mounted anew is looked at as ever."""
+    (root / "a.yaml").write_text("x: 1")
+    tree = _Root(0, root, clock, timedelta(0))
+    tree.look(patient=True)
+    walk = tree.walk
+    assert walk is not None
+    for earlier, message in (
+        (replace(walk, root=(walk.root[0] + 1, 1)), None),
+        (replace(walk, mounts={"data"}), "data is no longer mounted"),
+        (replace(walk, mounts={"data"}, root=(walk.root[0] + 1, 1)), None),
+    ):
+        tree.walk = earlier
+        if message is None:
+            tree.look(patient=True)
+        else:
+            with pytest.raises(SourceUnavailable, match=message):
+                tree.look(patient=True)
+    tree.walk = replace(walk, root=(walk.root[0] + 1, 1))
+    (root / "a.yaml").unlink()
+    with pytest.raises(SourceUnavailable, match="another file system"):
+        tree.look(patient=True)
+
+
 def test_too_many_files(root: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limits there is no snapshot at all."""
     monkeypatch.setattr("trueup.sources.directory_walk.MAX_TREE_FILES", 3)
@@ -425,14 +451,14 @@ def test_writer_while_reading(root: Path, clock: ManualClock) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = 0
         for _ in range(150):
             clock.seconds += 0.01
             state = source.read(applied)
             assert state.errors == ()
             assert sorted(state.jobs) == names
-            seen += state.commit.id != applied
     finally:
         ended.set()
         writer.join()
-    assert seen
+    last = source.read(applied)
+    assert sorted(last.jobs) == names
+    assert last.commit.id != applied
