@@ -198,7 +198,11 @@ def _unexpected(context: click.Context, error: Exception) -> Failed:
     return Failed(f"unexpected {type(error).__name__}: {detail} (--log-level debug shows where)")
 
 
-@click.command(cls=Root, name="trueup", context_settings={"auto_envvar_prefix": "TRUEUP"})
+@click.command(
+    cls=Root,
+    name="trueup",
+    context_settings={"auto_envvar_prefix": "TRUEUP", "help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="trueup %(version)s")
 def cli() -> None:
     """Commit YAML, and it runs: keeps machines in line with the job specs in a directory or a git repository."""

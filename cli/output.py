@@ -17,7 +17,7 @@ from cli.failures import warn
 from cli.plain_text import plain_text
 from cli.settings import settings
 
-RETRY_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 1.0
 REDRAW_SECONDS: Final = 0.2
 """The shortest time between two pictures of a watch: states can change many times a second."""
 
