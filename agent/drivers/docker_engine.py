@@ -95,14 +95,17 @@ def engine_address(environment: Mapping[str, str], host: str = "") -> EngineAddr
 
 
 class Stream:
-    """An answer that is read as it comes, by one thread; any other may `interrupt` it."""
+    """An answer that is read as it comes, by one thread; any other may `interrupt` it.
 
-    def __init__(self, response: requests.Response) -> None:
+    Once its head is there, within the deadline of every call, it may be silent for *silence_seconds* (None: for ever).
+    """
+
+    def __init__(self, response: requests.Response, silence_seconds: float | None) -> None:
         self._response = response
         self._interrupted = False
-        self._socket: socket.socket | None = None
-        with suppress(OSError, ValueError, AttributeError, urllib3.exceptions.HTTPError):
-            self._socket = socket.socket(fileno=socket.dup(response.raw.fileno()))
+        self._socket = _socket_of(response)
+        if self._socket is not None:
+            self._socket.settimeout(silence_seconds)
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Output of a container without a terminal: (1 stdout, 2 stderr, 3 the engine's own error; bytes)."""
@@ -143,8 +146,6 @@ class Stream:
     def close(self) -> None:
         """Lets go of the connection. Only the reader may."""
         self._response.close()
-        if self._socket is not None:
-            self._socket.close()
 
     def _pieces(self) -> Iterator[bytes]:
         """What has come, as soon as there is any."""
@@ -248,10 +249,11 @@ class Engine:
         params: Mapping[str, str] | None = None,
         *,
         silence_seconds: float | None,
+        head_seconds: float = QUICK_SECONDS,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Iterator[Stream]:
-        """An answer read as it comes; it breaks off after *silence_seconds* without a byte (None: never)."""
+        """An answer read as it comes, whose head is there within *head_seconds*."""
 
         def ask(client: docker.APIClient) -> Stream:
             response = client.request(
@@ -261,13 +263,13 @@ class Engine:
                 headers=dict(headers or {}),
                 json=body,
                 stream=True,
-                timeout=(QUICK_SECONDS, silence_seconds),
+                timeout=head_seconds,
             )
             try:
                 response.raise_for_status()
             except requests.HTTPError as error:
                 docker.errors.create_api_error_from_http_exception(error)
-            return Stream(response)
+            return Stream(response, silence_seconds)
 
         stream = self._call(PATIENT_SECONDS, ask)
         try:
@@ -327,6 +329,16 @@ class Engine:
         if kept is not made:
             made.close()
         return kept
+
+
+def _socket_of(response: requests.Response) -> socket.socket | None:
+    """The socket beneath an answer, as the SDK itself reaches for it; None where all of it has come already."""
+    raw: Any = response.raw
+    try:
+        found = raw._fp.fp.raw._sock  # noqa: SLF001 - urllib3 and http.client have no other way to it
+    except AttributeError:
+        return None
+    return found if isinstance(found, socket.socket) else None
 
 
 def _cause(error: BaseException) -> str:

@@ -52,7 +52,10 @@ def _output(engine: Engine, exec_id: str, deadline: float) -> tuple[str, bool] |
         return None
     kept = bytearray()
     path = f"/exec/{quote(exec_id, safe='')}/start"
-    with engine.stream("POST", path, silence_seconds=None, body={"Detach": False, "Tty": False}) as stream:
+    body = {"Detach": False, "Tty": False}
+    with engine.stream(
+        "POST", path, silence_seconds=None, head_seconds=left_seconds + _SETTLE_SECONDS, body=body
+    ) as stream:
         alarm = threading.Timer(left_seconds, Stream.interrupt, [stream])
         alarm.daemon = True
         alarm.start()

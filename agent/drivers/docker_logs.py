@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from agent.doors import DriverError
@@ -26,10 +27,13 @@ class LogFollowers:
         self._closed = False
 
     def prepare(self, target: LogTarget, task: str, attempt: int, container: str) -> None:
-        """Notes, before a container is started, where its output begins. DriverError if its files cannot be made."""
+        """Notes, before a container is started, where its output begins. DriverError if its files cannot be made.
+
+        Here alone the folder is made: output of what was removed must not bring it back.
+        """
         with self._lock:
             if container not in self._by_container:
-                _open(target, task, attempt, container).close()
+                _open(target, task, attempt, container, make_folder=True).close()
 
     def follow(self, target: LogTarget, task: str, attempt: int, container: str) -> None:
         """Has the container's output followed; a repeat changes nothing. DriverError if its files cannot be made."""
@@ -153,8 +157,12 @@ class LogFollower:
         return True
 
 
-def _open(target: LogTarget, task: str, attempt: int, container: str) -> ContainerOutput:
+def _open(
+    target: LogTarget, task: str, attempt: int, container: str, *, make_folder: bool = False
+) -> ContainerOutput:
     try:
+        if make_folder:
+            Path(target.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         return ContainerOutput(target, task, attempt, container)
     except OSError as error:
         raise DriverError(

@@ -9,7 +9,6 @@ import contextlib
 import os
 import time
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -64,7 +63,6 @@ class ContainerOutput:
     """Both streams of one container's output. Used by one thread at a time. OSError if the files cannot be opened."""
 
     def __init__(self, target: LogTarget, task: str, attempt: int, container: str) -> None:
-        Path(target.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._folder = os.open(target.folder, flags)
         self._file = f"{task}.position"

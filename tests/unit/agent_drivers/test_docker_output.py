@@ -74,6 +74,7 @@ def test_no_byte_is_lost_or_doubled(
         engine.append((stream, a_time(step), data))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "logs"
+        folder.mkdir()
         position, kept = folder / "server.position", Path(name) / "kept"
         for count, noted in [*lives, (len(engine), True)]:
             if position.exists():

@@ -214,6 +214,7 @@ def test_an_engine_that_dies_and_comes_back(own_engine: Engine, tmp_path: Path) 
 
 def test_an_engine_that_hangs_holds_up_no_look_at_it(own_engine: Engine) -> None:
     driver = _driver(EngineAddress(host=own_engine.host, chosen=True))
+    assert driver.fingerprint() is not None
     assert own_engine.pid is not None
     os.kill(own_engine.pid, signal.SIGSTOP)
     try:
