@@ -321,7 +321,7 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
         unplaced=from_plain(plain.get("unplaced") or (), tuple[UnplacedGroup, ...]),
         frozen_version=frozen_version if frozen_version is not None else (version if job.frozen else None),
         last_run_at=_read_time(plain.get("last_run_at")),
-        last_run_token=str(plain.get("last_run_token") or job.restart_token),
+        last_run_token=str(plain.get("last_run_token", job.restart_token) or ""),
         created_at=LONG_AGO,
         modified_at=LONG_AGO,
     )
