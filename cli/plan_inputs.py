@@ -17,8 +17,11 @@ from cli.blocks import span
 from cli.client import Client
 from cli.failures import Failed
 from cli.settings import Settings
+from trueup.models.codec import from_plain
+from trueup.models.job import Job
 from trueup.models.state import ClusterState
 from trueup.models.state_document import (
+    JobReader,
     document_time,
     node_from_document,
     state_from_document,
@@ -55,7 +58,7 @@ def live_input(settings: Settings) -> PlanInput:
     body = client.get("/state").body
     if not isinstance(body, Mapping) or "index" not in body:
         raise Failed(f"{client.address}/state did not answer with a state; is it a trueup control plane?")
-    return _from_document(body, f"{client.address}/state")
+    return _from_document(body, f"{client.address}/state", stored_job)
 
 
 def data_input(folder: Path, now: datetime) -> PlanInput:
@@ -78,8 +81,10 @@ def state_file_input(path: Path, now: datetime | None, machine_now: datetime) ->
     document = _read(path, "--state")
     if not isinstance(document, Mapping):
         raise Failed(f"--state {path}: write a mapping with nodes, jobs and allocations")
+    from trueup.sources.job_spec import job_from_spec
+
     own = _time_of(document, f"--state {path}")
-    found = _from_document({**document, "now": own or machine_now}, f"--state {path}")
+    found = _from_document({**document, "now": own or machine_now}, f"--state {path}", job_from_spec)
     warnings: tuple[str, ...] = ()
     if own is not None and machine_now - own > OLD_AFTER:
         age = span(machine_now - own)
@@ -109,14 +114,17 @@ def nodes_file_input(path: Path, now: datetime) -> PlanInput:
     return PlanInput(state=state, now=now)
 
 
-def _from_document(document: Mapping[str, Any], where: str) -> PlanInput:
-    from trueup.sources.job_spec import job_from_spec
+def stored_job(spec: Mapping[str, Any]) -> Job:
+    """A job as a control plane writes it: valid and complete, if perhaps by the rules of another release."""
+    return from_plain(spec, Job)
 
+
+def _from_document(document: Mapping[str, Any], where: str, read_job: JobReader) -> PlanInput:
     now = _time_of(document, where)
     if now is None:
         raise Failed(f"{where}: `now` is missing")
     try:
-        return PlanInput(state=state_from_document(document, job_from_spec), now=now)
+        return PlanInput(state=state_from_document(document, read_job), now=now)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         detail = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise Failed(f"{where}: {detail}") from error
