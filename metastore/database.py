@@ -68,6 +68,10 @@ def worded(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {database_fault(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: it holds a value that cannot be read ({error}); {_ADVICE}") from error
+    except OSError as error:
+        raise StoreError(
+            f"{path}: {error.strerror}; give --data a folder that this user can write"
+        ) from error
 
 
 def database_fault(error: Exception) -> str:

@@ -64,9 +64,10 @@ class SqlStore(StoreReader):
 
         StoreError if another server has the folder, the file is damaged, or a newer release wrote it.
         """
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = data_dir / FILE_NAME
-        lock = DataLock.take(data_dir)
+        with worded(data_dir):
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = DataLock.take(data_dir)
         writer = writing_engine(path)
         try:
             with worded(path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metastore.errors import NameTaken, UnknownNode
+from metastore.errors import NameTaken, StoreUnavailable, UnknownNode
 from metastore.membership import Membership
 from metastore.store import SqlStore
 from tests.builders import a_node, an_allocation
@@ -275,3 +275,38 @@ def test_many_nodes_beat_more_rarely(store: SqlStore, membership: Membership) ->
             tx.put_node(a_node(f"n{number}"))
     assert membership.rhythm.heartbeat_seconds == 10
     assert membership.rhythm.deadline_seconds == 35
+
+
+def test_beats_of_one_node_are_taken_in_one_after_another(store: SqlStore, talker: Talker) -> None:
+    """However many threads they come by: the newest one's news stays."""
+    allocation = place(store)
+    talker.hold(allocation)
+
+    def beat(number: int) -> None:
+        task = TaskState(state="running", restarts=number)
+        talker.beat(an_update(allocation, tasks={"server": task}), sequence=number)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for done in [pool.submit(beat, number) for number in range(1, 41)]:
+            done.result()
+    assert store.state.allocations[allocation.id].tasks["server"].restarts == 40
+
+
+def test_a_full_disk_makes_no_node_silent(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """What it said was not kept, and it says it again; it was heard all the same."""
+    allocation = place(store)
+    clock.move(seconds=10)
+    raw = store._connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    raw.execute("PRAGMA query_only=1")
+    with pytest.raises(StoreUnavailable):
+        talker.beat(an_update(allocation))
+    membership.step()
+    clock.move(seconds=4)
+    membership.step()
+    raw.execute("PRAGMA query_only=0")
+    talker.beat(an_update(allocation))
+    assert store.state.nodes[NODE].status == "ready"
+    assert store.state.allocations[allocation.id].client_status == "running"

@@ -104,6 +104,18 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
         open_in(data_of(tmp_path))
 
 
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    """With what to do; also where the file is a link, which may lead anywhere."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="give --data a folder"):
+        open_in(tmp_path / "file" / "data")
+    data_of(tmp_path).mkdir()
+    database_of(tmp_path).symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(StoreError, match="give --data a folder"):
+        open_in(data_of(tmp_path))
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
 @pytest.mark.parametrize("damage", ["text", "flipped page", "value"])
 def test_a_damaged_store_is_refused(store: SqlStore, tmp_path: Path, damage: str) -> None:
     """The word names the file and what to do, and the file stays as it is."""
