@@ -49,14 +49,18 @@ class ResumedLog(OutputLog):
 
         It is closed again until output comes: a node's quiet containers hold no files open.
         """
+        self._start_is_due = self._is_unused()
+        if self._start_is_due:
+            return
         self._open_current()
         self.offset = self._begin_of_current() + self._size
         self._remove_beyond_limit()
         self.close()
 
     def mark_start(self) -> None:
-        """Says that an attempt begins here."""
-        self._mark("start")
+        """Says that an attempt begins here; where there are no files yet, with the first output."""
+        if not self._start_is_due:
+            self._mark("start")
 
 
 class ContainerOutput:

@@ -91,7 +91,9 @@ class DockerWorld:
         return self.output(handle)
 
     def output(self, handle: TaskHandle, stream: str = "stdout") -> str:
-        return (self.folder / handle.allocation_id / "logs" / f"{handle.task}.{stream}").read_text("utf-8")
+        """What a task wrote; a stream without any output has no file."""
+        log = self.folder / handle.allocation_id / "logs" / f"{handle.task}.{stream}"
+        return log.read_text("utf-8") if log.exists() else ""
 
     def containers(self) -> list[dict[str, Any]]:
         """All containers of this world's cluster, as the engine lists them."""
