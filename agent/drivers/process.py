@@ -78,7 +78,8 @@ class ProcessDriver:
         run = folder.run()
         if run is None and folder.end() is None:
             run = self._start(launch, folder)
-        self._observe(folder, run)
+        if not self._observe(folder, run):
+            self._wake(folder.allocation_id)  # It has ended already, and no watch will say so.
         return handle
 
     def status(self, handle: TaskHandle) -> TaskStatus:

@@ -330,6 +330,8 @@ class Watcher:
             try:
                 records.write_exit(self._folder, end)
             except OSError:
+                if os.fstat(self._folder).st_nlink == 0:  # Somebody deleted it: there is no place for an end.
+                    return
                 time.sleep(1)
             else:
                 return

@@ -158,6 +158,12 @@ class ProcessWorld:
         for driver in self._drivers:
             driver.close()
         assert not self.driver.recover()
+        wait_until(self._leaves_no_cgroup, "the end of every shim")
+
+    def _leaves_no_cgroup(self) -> bool:
+        cgroups = self.driver._cgroups
+        cgroups.remove_unused()
+        return not any(shims.parent.exists() for shims in cgroups.of_shims())
 
     def _wake(self, allocation_id: AllocationId) -> None:
         with self._changed:

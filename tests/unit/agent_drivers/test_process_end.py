@@ -39,7 +39,7 @@ def test_exit_is_recorded(
     assert status.started_at is not None
     assert status.finished_at is not None
     assert before <= status.started_at <= status.finished_at <= datetime.now(UTC)
-    wait_until(lambda: either_world.wakes("a1"))
+    wait_until(lambda: either_world.wakes("a1") == 1)
 
 
 def test_exit_is_durable(world: ProcessWorld) -> None:
