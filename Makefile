@@ -14,7 +14,7 @@ up: .venv/.ok
 	$(BIN)/trueup up specs
 
 test: .venv/.dev
-	$(BIN)/pytest --numprocesses=auto --dist=loadgroup
+	$(BIN)/pytest --numprocesses=logical --dist=loadgroup
 
 e2e: .venv/.dev
 	$(BIN)/pytest tests/e2e
