@@ -140,6 +140,15 @@ def _os_release() -> dict[str, str]:
     return {"os.name": release.get("ID", ""), "os.version": release.get("VERSION_ID", "")}
 
 
+def address_of_machine() -> str:
+    """The first IPv4 address of this machine that others can reach, by name of its interface; else loopback's."""
+    for _, addresses in sorted(psutil.net_if_addrs().items()):
+        for one in addresses:
+            if one.family == socket.AF_INET and not one.address.startswith(("127.", "169.254.")):
+                return one.address
+    return "127.0.0.1"
+
+
 def default_name() -> str:
     """The hostname as a node's name: lower-cased, other characters as `-`."""
     letters = [one if one.isascii() and one.isalnum() else "-" for one in socket.gethostname().lower()]

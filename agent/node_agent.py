@@ -21,7 +21,7 @@ from agent.doors import Accounts, ControlPlane, Driver, Folders, Prober, Secrets
 from agent.drivers.identity import read_boot_id
 from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
 from agent.environment import NodeFacts, VolumePolicy
-from agent.fingerprint import Identification, SystemMachine
+from agent.fingerprint import Identification, SystemMachine, address_of_machine
 from agent.folders import DiskFolders
 from agent.heartbeat import Heartbeat, Machine
 from agent.journal import Journal, open_journal
@@ -41,6 +41,7 @@ CALL_THREADS: Final = 32
 """Calls to drivers side by side: a slow start or image pull holds up no other task."""
 CHECK_THREADS: Final = 16
 _STOP_LOOK_SECONDS: Final = 0.1
+_WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
 class Loop(Protocol):
@@ -303,7 +304,7 @@ class _Endpoint:
     def host(self) -> str:
         """The host this node is reached by, which is what its tasks' ports are bound to."""
         bound = "127.0.0.1" if self._settings.bind is None else self._settings.bind[0]
-        return self._settings.advertise or bound
+        return self._settings.advertise or (address_of_machine() if bound in _WILDCARDS else bound)
 
     def url(self) -> str:
         if self._server is None:

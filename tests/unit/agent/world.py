@@ -174,14 +174,18 @@ class OneAccount:
         return Account(name=user or "agent", home="/home/agent", uid=1000, gid=1000)
 
 
+@dataclass
 class FixedMachine:
     """A machine that never changes."""
 
+    name: str = "node-1"
+    endpoint: str = ""
+
     def facts(self) -> Facts:
         return Facts(
-            name="node-1",
+            name=self.name,
             region="global",
-            endpoint="",
+            endpoint=self.endpoint,
             resources=NodeResources(cpu_millicores=Millicores(4000), memory_bytes=Bytes(2**33)),
             attributes={},
             labels={},

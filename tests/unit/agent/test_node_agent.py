@@ -1,0 +1,212 @@
+"""The real agent put together: real processes, files, sockets and threads, and a small control plane over HTTP."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import psutil
+import pytest
+
+from agent.drivers.accounts import ProcessPolicy
+from agent.drivers.process import ProcessDriver
+from agent.fingerprint import default_name
+from agent.journal import FolderInUse
+from agent.node_agent import AgentSettings, NodeAgent
+from cli.system import RandomIds, SystemClock
+from cli.threads import LoopThreads
+from tests.builders import a_group, a_node, a_task
+from tests.unit.agent.world import FakeControlPlane, an_assignment
+from trueup.agent_client import AgentClient
+from trueup.models.allocation import Allocation
+from trueup.models.codec import from_json, to_json
+from trueup.models.ids import AllocationId
+from trueup.models.job import Check, Port, TaskConfig, TaskFile, TaskGroup
+from trueup.models.units import Duration
+from trueup.models.wire import HeartbeatRequest, RegisterRequest
+from trueup.serving import HttpServer
+
+SECONDS = 30
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Waits for a condition, not for a time."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
+
+
+class ServedPlane(FakeControlPlane):
+    """The fake control plane behind HTTP."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        start_response("200 OK", [("Content-Type", "application/json")])
+        if environ["PATH_INFO"] == "/register":
+            return [to_json(self.register(from_json(body, RegisterRequest)))]
+        return [to_json(self.heartbeat(from_json(body, HeartbeatRequest)))]
+
+
+class Node:
+    """A data folder, and the agent on it while there is one."""
+
+    def __init__(self, data: Path, plane: ServedPlane, url: str) -> None:
+        self.data, self.plane, self._url = data, plane, url
+        self.agent: NodeAgent | None = None
+        self.start()
+
+    def start(self) -> None:
+        settings = AgentSettings(
+            data=self.data,
+            servers=[self._url],
+            name="node-1",
+            bind=("127.0.0.1", 0),
+            cluster_token=lambda: "cluster",
+        )
+        policy = ProcessPolicy(enabled=True, root=True)
+        drivers = {"process": lambda data, _node_id, wake: ProcessDriver(data, wake, policy=policy)}
+        self.agent = NodeAgent.build(settings, drivers, SystemClock(), RandomIds())
+        self._threads = LoopThreads(SystemClock())
+        self.agent.connect({name: self._threads.add(name, loop) for name, loop in self.agent.loops})
+        self._threads.start()
+        until(lambda: self.agent and self.agent.heartbeat.is_registered)
+
+    def end(self, *, tasks: bool = False) -> list[str]:
+        assert self.agent is not None
+        left = self._threads.stop(SECONDS)
+        if tasks:
+            left += self.agent.stop_all(SECONDS)
+        self.agent.close()
+        self.agent = None
+        return left
+
+    def push(self, group: TaskGroup, **fields: object) -> None:
+        assert self.agent is not None
+        assert self.agent.endpoint is not None
+        client = AgentClient(lambda _node_id: "secret", epoch=lambda: 1)
+        client.start(a_node(endpoint=self.agent.endpoint.url), [an_assignment(group=group, **fields)])  # type: ignore[arg-type]
+        client.close()
+
+    def held(self) -> Allocation:
+        assert self.agent is not None
+        found = self.agent.runner.allocation(AllocationId("a1"))
+        assert found is not None
+        return found
+
+    def pid(self) -> int | None:
+        return self.held().tasks["server"].pid
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    plane = ServedPlane()
+    server = HttpServer(plane, ("127.0.0.1", 0), stopping=threading.Event())
+    server.start()
+    node = Node(tmp_path / "agent", plane, server.url)
+    yield node
+    if node.agent is None:
+        node.start()
+    assert node.end(tasks=True) == []
+    server.stop()
+
+
+def a_served_group() -> TaskGroup:
+    """A real HTTP server of its own files, with a check."""
+    check = Check(type="http", port="http", path="/local/hello", interval=Duration(milliseconds=200))
+    serve = "python3 -m http.server --bind ${HOST_IP} ${PORT_http}"
+    task = a_task(
+        config=TaskConfig(command=("sh", "-c", f"echo up; exec {serve}")),
+        checks=(check,),
+        files=(TaskFile(path="local/hello", content="hello from ${ALLOC_NAME}\n"),),
+    )
+    return a_group(tasks=(task,), ports=(Port(name="http"),))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_web_service_runs_becomes_healthy_and_outlives_its_agent(node: Node) -> None:
+    node.push(a_served_group(), ports={"http": free_port()}, min_healthy_time=0.2)
+    until(lambda: node.plane.updates and node.plane.updates[AllocationId("a1")].healthy)
+    before = node.held().tasks["server"]
+    assert (node.data / "allocations/a1/logs/server.stdout").read_bytes() == b"up\n"
+
+    node.end()
+    assert before.pid is not None
+    assert psutil.pid_exists(before.pid)
+    node.start()
+    after = node.held()
+    assert after.healthy is True
+    assert (after.tasks["server"].pid, after.tasks["server"].started_at) == (before.pid, before.started_at)
+    assert [held.id for held in node.plane.registrations[-1].allocations] == ["a1"]
+
+
+def test_what_ended_while_no_agent_was_there_is_told(node: Node) -> None:
+    node.push(a_group(tasks=(a_task(config=TaskConfig(command=("sleep", "0.2"))),)), job_type="batch")
+    until(node.pid)
+    node.end()
+    until((node.data / "tasks/a1/server/1/exit.json").exists)
+    node.start()
+    until(lambda: node.held().client_status == "complete")
+    assert node.held().tasks["server"].exit_code == 0
+
+
+def test_a_second_agent_on_the_folder_is_refused_with_the_first_ones_pid(node: Node) -> None:
+    with pytest.raises(FolderInUse, match=f"pid {os.getpid()}"):
+        NodeAgent.build(
+            AgentSettings(data=node.data, servers=[], name="n", bind=None), {}, SystemClock(), RandomIds()
+        )
+
+
+def test_all_tasks_can_be_ended_and_start_again_in_place(node: Node) -> None:
+    node.push(a_group())
+    until(node.pid)
+    before = node.pid()
+    assert node.end(tasks=True) == []
+    assert before is not None
+    assert not psutil.pid_exists(before)
+
+    node.start()
+    until(node.pid)
+    assert node.pid() != before
+    assert node.held().tasks["server"].restarts == 0
+
+
+def test_a_task_killed_by_hand_is_noticed_at_once_and_restarts(node: Node) -> None:
+    node.push(a_group())
+    until(node.pid)
+    before = node.pid()
+    assert before is not None
+    psutil.Process(before).kill()
+    until(lambda: node.held().tasks["server"].events[-1].type == "Restarting")
+    assert node.held().tasks["server"].signal == 9
+
+
+def test_a_registration_says_what_the_machine_has(node: Node) -> None:
+    [said] = node.plane.registrations
+    assert said.resources.cpu_millicores == (psutil.cpu_count() or 1) * 1000
+    assert said.resources.memory_bytes > 0
+    assert said.attributes["kernel.name"] == "linux"
+    assert {"arch", "kernel.version", "disk.bytes", "cgroup", "hostname"} <= said.attributes.keys()
+    assert said.drivers["process"].healthy
+    assert said.endpoint.startswith("http://127.0.0.1:")
+    assert said.boot_id
+
+
+def test_files_of_the_agent_are_its_own(node: Node) -> None:
+    node.push(a_group())
+    until(node.pid)
+    assert node.data.stat().st_mode & 0o077 == 0
+    for path in (node.data / "agent.db", node.data / "agent.lock"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_hostname_becomes_a_nodes_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Web_01.Example.ORG.")
+    assert default_name() == "web-01-example-org"
