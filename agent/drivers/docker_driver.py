@@ -146,9 +146,19 @@ class DockerDriver:
         self._discard(container)
 
     def recover(self) -> Sequence[TaskHandle]:
-        """Every container with this owner's labels, whatever its state; what runs is followed from here on."""
+        """Every container with this owner's labels, whatever its state; what runs is followed from here on.
+
+        None where this machine has no engine: no task of ours was asked for either, or EngineAway says that it has to
+        come back first.
+        """
+        try:
+            found = self._engine.containers(self._owner.labels)
+        except EngineAway as away:
+            if away.absent and not self._seen and not self._known:
+                return []
+            raise
         handles = []
-        for listed in self._engine.containers(self._owner.labels):
+        for listed in found:
             labels = listed.labels or {}
             handle = handle_of(listed.id, labels)
             if handle is None:

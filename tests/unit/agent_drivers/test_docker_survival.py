@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.doors import DriverError
+from agent.doors import DriverError, TaskHandle
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import EngineAddress, engine_address
 from agent.drivers.docker_policy import DockerPolicy
@@ -18,6 +18,7 @@ from agent.drivers.docker_spec import Owner
 from tests.docker_engine import Engine
 from tests.unit.agent_drivers.docker_world import DockerWorld, MakeDockerWorld
 from tests.unit.agent_drivers.process_world import wait_until
+from trueup.models.ids import AllocationId
 from trueup.models.job import LogLimits
 from trueup.models.units import Bytes
 
@@ -123,22 +124,30 @@ def test_a_long_line_without_an_end_arrives_whole(docker_world: DockerWorld) -> 
     assert said.strip() == "x" * 50000
 
 
-def test_a_machine_without_an_engine_offers_no_docker(tmp_path: Path) -> None:
-    """Where nobody named an engine; one that is named and absent is a fault to act on."""
-    states = []
-    for chosen in (False, True):
-        address = EngineAddress(host=f"unix://{tmp_path}/none.sock", chosen=chosen)
-        driver = _driver(address)
-        states.append(driver.fingerprint())
-        with pytest.raises(DriverError, match=r"no Docker engine answers at .*No such file") as failed:
-            driver.recover()
-        assert failed.value.temporary
-        driver.close()
+def test_a_machine_without_an_engine_offers_no_docker_and_has_no_containers(tmp_path: Path) -> None:
+    driver = _driver(EngineAddress(host=f"unix://{tmp_path}/none.sock"))
 
-    assert states[0] is None
-    assert states[1] is not None
-    assert not states[1].healthy
-    assert "No such file" in states[1].detail
+    assert driver.fingerprint() is None
+    assert list(driver.recover()) == []
+    # Once one of its tasks is known, the engine is away, and nobody can say what runs.
+    handle = TaskHandle(driver="docker", allocation_id=AllocationId("a"), task="server", attempt=1, data="")
+    for ask in (lambda: driver.status(handle), driver.recover):
+        with pytest.raises(DriverError, match="No such file") as failed:
+            ask()
+        assert failed.value.temporary
+    driver.close()
+
+
+def test_an_engine_that_is_named_and_absent_is_one_to_see_to(tmp_path: Path) -> None:
+    driver = _driver(EngineAddress(host=f"unix://{tmp_path}/none.sock", chosen=True))
+
+    state = driver.fingerprint()
+    with pytest.raises(DriverError, match=r"no Docker engine answers at .*No such file"):
+        driver.recover()
+    driver.close()
+
+    assert state is not None
+    assert (state.healthy, "No such file" in state.detail) == (False, True)
 
 
 def test_an_engine_that_refuses_connections_is_one_to_see_to(tmp_path: Path) -> None:
