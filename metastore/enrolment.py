@@ -21,7 +21,7 @@ from trueup.models.wire import PROTOCOL, Holding, RegisterRequest
 
 _NEAR_PROTOCOLS: Final = range(PROTOCOL - 1, PROTOCOL + 2)
 """Releases one apart work together."""
-_MOST: Final = 2**53
+_MOST: Final = 2**52
 """What an agent may say of epochs and indexes: beyond it not every reader of JSON counts exactly."""
 
 
@@ -87,7 +87,7 @@ def enter(tx: StoreTransaction, entrance: Entrance) -> None:
     """Puts the node, takes over its name's earlier holder, and takes in all it holds. A repeat puts nothing new."""
     request, node, now = entrance.request, entrance.node, entrance.now
     is_foreign = _is_foreign(request, tx.state)
-    if is_foreign and tx.state.revision is None:
+    if is_foreign:
         _remember(tx, request)
     _inherit(tx, node)
     known = tx.state.nodes.get(node.id)
@@ -110,10 +110,11 @@ def _is_foreign(request: RegisterRequest, state: ClusterState) -> bool:
 
 
 def _remember(tx: StoreTransaction, request: RegisterRequest) -> None:
-    """A store that is still empty goes on where agents saw another end, so that they obey it."""
-    tx.set_inherited()
-    if tx.state.epoch <= request.epoch < _MOST:
-        tx.set_epoch(request.epoch + 1)
+    """The store goes on beyond what the agent saw of another end, so that what is decided now counts as newer."""
+    if tx.state.revision is None:
+        tx.set_inherited()
+        if tx.state.epoch <= request.epoch < _MOST:
+            tx.set_epoch(request.epoch + 1)
     remembered = max([request.index, *(holding.epoch for holding in request.allocations)])
     if remembered < _MOST:
         tx.skip_index(remembered)

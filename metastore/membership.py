@@ -57,6 +57,7 @@ class _Session:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     order: tuple[int, int] = (0, 0)
+    has_registered: bool = False
     has_used_secret: bool = False
     orphans: dict[AllocationId, float] = field(default_factory=dict)
     forget: dict[AllocationId, int] = field(default_factory=dict)
@@ -140,7 +141,7 @@ class Membership:
             own_secret = self._enter(
                 request, peer, keeps_secret=not joined or self._is_repeat(request, session)
             )
-            session.has_used_secret = not joined
+            session.has_registered, session.has_used_secret = True, not joined
             session.order = max(session.order, (request.incarnation, 0))
             self._forget_ended(request, session)
             self._note_heard(request.node_id)
@@ -158,8 +159,10 @@ class Membership:
         )
 
     def heartbeat(self, request: HeartbeatRequest, *, secret: str) -> HeartbeatResponse:
-        """Takes one beat of the node that *secret* belongs to. UnknownNode if it is nobody's.
+        """Takes one beat of the node that *secret* belongs to.
 
+        UnknownNode if it is nobody's, and once after the control plane was started: only a registration says what
+        the agent remembers of epoch and index, and whether all it holds is known here.
         One older than another that was taken already changes nothing, and is answered with nothing to do.
         """
         node_id = request.node_id
@@ -170,6 +173,8 @@ class Membership:
             )
         session = self._session(node_id)
         with session.lock:
+            if not session.has_registered:
+                raise UnknownNode("the control plane was started anew; register again")
             order = (request.incarnation, request.sequence)
             if order < session.order:
                 return self._answer(session)
@@ -177,8 +182,6 @@ class Membership:
             self._note_heard(node_id)
             self._take_in(request, node)
             found = self._mend(request, session)
-            if found is not None:
-                self._adoption.heard(node_id, holds_any=False)
             return self._answer(session, found, asks=found is None)
 
     def _session(self, node_id: NodeId) -> _Session:

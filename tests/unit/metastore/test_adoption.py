@@ -71,7 +71,7 @@ def test_a_new_store_waits_for_the_nodes_it_expects(store: SqlStore, clock: Hand
 def test_after_a_restart_known_nodes_are_heard_once(
     open_store: Callable[[], SqlStore], clock: HandClock
 ) -> None:
-    """A beat with the right digest is enough; one that differs has to say what it holds."""
+    """They register anew, and only then is anything decided."""
     membership = new(open_store(), clock)
     talkers = [Talker(membership, name) for name in ("node-1", "node-2")]
     for talker in talkers:
@@ -81,12 +81,10 @@ def test_after_a_restart_known_nodes_are_heard_once(
     allocation = place(store)
     for talker in talkers:
         talker.membership = membership
-    talkers[1].beat()
-    assert talkers[0].beat().send_holdings
+    talkers[1].come_back()
     assert membership.adopting
-    answer = talkers[0].beat(holds=True)
-    assert not answer.adopting
-    assert [start.allocation.id for start in answer.start] == [allocation.id]
+    assert not talkers[0].come_back().adopting
+    assert [start.allocation.id for start in talkers[0].settle().start] == [allocation.id]
 
 
 def test_a_known_node_is_waited_for_one_deadline(

@@ -1,11 +1,15 @@
 """Nodes join, beat and come back: what is taken in, what is refused, and what they are told to do."""
 
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from metastore.errors import NameTaken, StoreUnavailable, UnknownNode
 from metastore.membership import Membership
 from metastore.store import SqlStore
-from tests.builders import a_node, an_allocation
+from tests.builders import CountingIds, a_node, an_allocation
 from tests.unit.metastore.talking import (
     NODE,
     HandClock,
@@ -92,6 +96,20 @@ def test_a_new_id_takes_over_the_name_of_a_silent_node(
     assert [one.allocation.id for one in heir.settle().start] == [allocation.id]
     with pytest.raises(UnknownNode):
         talker.beat()
+
+
+def test_a_control_plane_started_anew_hears_all_of_a_node_first(
+    open_store: Callable[[], SqlStore], clock: HandClock
+) -> None:
+    """Only a registration says which epoch and index the agent remembers: an older store may have been put back."""
+    talker = Talker(Membership(open_store(), clock, CountingIds(first=10**6)))
+    talker.join()
+    talker.beat()
+    talker.membership = Membership(open_store(), clock, CountingIds(first=10**7))
+    with pytest.raises(UnknownNode, match="started anew; register again"):
+        talker.beat()
+    talker.come_back()
+    talker.beat()
 
 
 def test_a_copied_data_folder_is_refused_while_the_first_lives(talker: Talker) -> None:
