@@ -122,10 +122,13 @@ def _job_row(state: ClusterState, job: JobHealth, now: datetime) -> JobRow:
 def _running(state: ClusterState, job: JobHealth) -> str:
     running = sum(group.running for group in job.groups)
     desired = sum(group.desired for group in job.groups)
+    if not desired and not running:
+        # Between the runs of a schedule, or nothing wanted: no share of nothing.
+        return "–"
     held = state.allocations_of_job(job.name)
     complete = sum(1 for one in held if one.is_wanted and one.client_status == "complete")
     # Of a finished batch job nothing runs, and that is as it should be.
-    return f"{complete}/{desired} done" if complete and not running and desired else f"{running}/{desired}"
+    return f"{complete}/{desired} done" if complete and not running else f"{running}/{desired}"
 
 
 def _allocations(state: ClusterState) -> Table:
