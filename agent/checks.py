@@ -6,7 +6,7 @@ is not asked by ever more at a time. Cost follows the checks that are due: a hea
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -40,11 +40,11 @@ class _Checked:
 @dataclass(slots=True)
 class _Watched:
     attempt: int
-    checks: dict[int, _Checked] = field(default_factory=dict)
+    checks: Mapping[int, _Checked]
 
 
 class CheckBoard:
-    """All checks of this node's running tasks."""
+    """All checks of this node's running tasks. Changed by one thread; views may be read by others."""
 
     def __init__(self) -> None:
         self._watched: dict[AllocationId, dict[str, _Watched]] = {}
@@ -61,9 +61,11 @@ class CheckBoard:
             known = [one.check for _, one in sorted(before.checks.items())]
             if known == list(checks):
                 return
-        tasks[task] = watched = _Watched(attempt)
-        for number, check in enumerate(checks):
-            watched.checks[number] = _Checked(check, steady)
+        # Put in place whole: other threads read views meanwhile.
+        tasks[task] = _Watched(
+            attempt, {number: _Checked(check, steady) for number, check in enumerate(checks)}
+        )
+        for number in range(len(checks)):
             key = CheckKey(allocation_id=allocation_id, task=task, attempt=attempt, number=number)
             self._push(steady, key)
 
@@ -119,7 +121,7 @@ class CheckBoard:
     def views(self, allocation_id: AllocationId) -> Mapping[str, CheckView]:
         """What the checks of an allocation's tasks say, by task."""
         tasks = self._watched.get(allocation_id, {})
-        return {name: _view(watched) for name, watched in tasks.items() if watched.checks}
+        return {name: _view(watched) for name, watched in list(tasks.items()) if watched.checks}
 
     def _push(self, at: datetime, key: CheckKey) -> None:
         self._pushed += 1

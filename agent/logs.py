@@ -55,7 +55,8 @@ class LogReader:
         with contextlib.ExitStack() as opened:
             files = self._open(allocation_id, asked, opened)
             begin, end = self._range(files, asked)
-            yield from _stamped(files.between(begin, end), files.marks, begin, asked)
+            stamps = _Stamps(begin, wanted=asked.timestamps)
+            yield from stamps.put(files.between(begin, end), files.marks)
 
     def follow(
         self,
@@ -70,13 +71,14 @@ class LogReader:
         with contextlib.ExitStack() as opened:
             files = self._open(allocation_id, asked, opened)
             begin, end = self._range(files, asked)
-            yield from _stamped(files.between(begin, end), files.marks, begin, asked)
+            stamps = _Stamps(begin, wanted=asked.timestamps)
+            yield from stamps.put(files.between(begin, end), files.marks)
             current = files.files[-1] if files.files else None
         follower = _Follower(self._folders.paths(allocation_id, asked.task), asked, current, end)
         while not left():
             # Asked before the look: what was written until then is seen by it.
             is_last = ended()
-            yield from _stamped(follower.news(), follower.marks(asked), follower.begin, asked)
+            yield from stamps.put(follower.news(), follower.marks(asked))
             if is_last:
                 return
             wait(POLL_SECONDS)
@@ -173,9 +175,6 @@ class _Follower:
         self._name = f"{asked.task}.{asked.stream}"
         self._inode = -1 if current is None else current.inode
         self._at = 0 if current is None else position - current.begin
-        self._stream: BinaryIO | None = None
-        self.begin = position
-        """The stream's offset at which the newest news begin."""
 
     def news(self) -> Iterator[bytes]:
         """What was written since the last call."""
@@ -196,7 +195,6 @@ class _Follower:
                 for piece in _pieces(stream, found.st_size - self._at):
                     self._at += len(piece)
                     yield piece
-                    self.begin += len(piece)
 
     def marks(self, asked: LogRequest) -> Sequence[_Mark]:
         """The stream's marks as they are now; only timestamps need them."""
@@ -291,25 +289,30 @@ def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _stamped(
-    pieces: Iterator[bytes], marks: Sequence[_Mark], begin: int, asked: LogRequest
-) -> Iterator[bytes]:
-    """*pieces*, with each line's time before it where that is asked for and known."""
-    if not asked.timestamps:
-        yield from pieces
-        return
-    ordered = sorted(marks, key=lambda mark: (mark.offset, mark.unix_ms))
-    offsets = [mark.offset for mark in ordered]
-    position, fresh = begin, True
-    for piece in pieces:
-        stamped = []
-        for line in piece.splitlines(keepends=True):
-            if fresh:
-                stamped.append(_stamp(ordered, offsets, position))
-            stamped.append(line)
-            position += len(line)
-            fresh = line.endswith(b"\n")
-        yield b"".join(stamped)
+class _Stamps:
+    """Puts each line's time before it, where that is wanted and known; a line may come in several pieces."""
+
+    def __init__(self, begin: int, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._position = begin
+        self._fresh = True
+
+    def put(self, pieces: Iterator[bytes], marks: Sequence[_Mark]) -> Iterator[bytes]:
+        """*pieces*, which go on where those before ended, with stamps by *marks*."""
+        if not self._wanted:
+            yield from pieces
+            return
+        ordered = sorted(marks, key=lambda mark: (mark.offset, mark.unix_ms))
+        offsets = [mark.offset for mark in ordered]
+        for piece in pieces:
+            stamped = []
+            for line in piece.splitlines(keepends=True):
+                if self._fresh:
+                    stamped.append(_stamp(ordered, offsets, self._position))
+                stamped.append(line)
+                self._position += len(line)
+                self._fresh = line.endswith(b"\n")
+            yield b"".join(stamped)
 
 
 def _stamp(ordered: Sequence[_Mark], offsets: Sequence[int], position: int) -> bytes:

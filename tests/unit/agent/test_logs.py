@@ -163,6 +163,22 @@ def test_following_sees_everything_once_over_rotations_and_restarts(output: Outp
     assert b"".join(followed) == lines(0, 25)
 
 
+def test_a_followed_line_that_comes_in_pieces_is_stamped_once(output: Output) -> None:
+    log = output.attempt(1, max_bytes=1000)
+    turns = 0
+
+    def wait(_seconds: float) -> None:
+        nonlocal turns
+        turns += 1
+        log.write(b"half " if turns % 2 else b"whole\n")
+
+    asked = LogRequest(task="server", follow=True, timestamps=True)
+    followed = b"".join(
+        output.reader.follow(A1, asked, ended=lambda: turns >= 4, left=lambda: False, wait=wait)
+    )
+    assert [line.split(b"Z ")[1] for line in followed.splitlines()] == [b"half whole"] * 2
+
+
 def test_following_a_task_that_has_not_written_yet_begins_with_its_first_byte(output: Output) -> None:
     turns = 0
 

@@ -98,7 +98,10 @@ class Node:
         return found
 
     def pid(self) -> int | None:
-        return self.held().tasks["server"].pid
+        """None also while a push that was answered is not yet taken in."""
+        assert self.agent is not None
+        found = self.agent.runner.allocation(AllocationId("a1"))
+        return None if found is None else found.tasks["server"].pid
 
 
 @pytest.fixture

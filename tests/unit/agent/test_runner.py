@@ -1,5 +1,6 @@
 """The runner with everything in memory: what runs follows what is assigned, whatever happens to the agent."""
 
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
@@ -431,3 +432,31 @@ def test_after_a_reboot_what_is_wanted_starts_in_place_and_that_is_no_restart(wo
     assert world.running() == [("a1", "server")]
     assert world.told().tasks["server"].restarts == 0
     assert world.told().client_status == "running"
+
+
+def test_while_the_journal_cannot_be_written_nothing_is_done_and_then_all_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.assign(an_assignment("a1"))
+    world.run(2)
+    world.assign(an_assignment("a2"))
+    world.stop("a1")
+
+    def full(_changes: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.agent.runner._journal, "commit", full)
+        for _ in range(3):
+            with pytest.raises(sqlite3.OperationalError):
+                world.agent.runner.step()
+    assert world.running() == [("a1", "server")]
+    assert world.machine.signals == []
+
+    world.run(2)
+    assert world.running() == [("a2", "server")]
+    assert [event.type for event in world.told("a1").tasks["server"].events] == [
+        "Started",
+        "Stopping",
+        "Terminated",
+    ]
