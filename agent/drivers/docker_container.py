@@ -91,11 +91,15 @@ def task_status(container: Container) -> TaskStatus:
             container_id=container.id,
             started_at=moment(state.started_at),
         )
+    started_at, finished_at = moment(state.started_at), moment(state.finished_at)
+    if started_at is not None and finished_at is not None:
+        # Of a task of a few milliseconds the engine notes the start after the end.
+        finished_at = max(started_at, finished_at)
     return TaskStatus(
         state="exited",
         container_id=container.id,
-        started_at=moment(state.started_at),
-        finished_at=moment(state.finished_at),
+        started_at=started_at,
+        finished_at=finished_at,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
         error=state.error,

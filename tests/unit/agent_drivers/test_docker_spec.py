@@ -192,3 +192,15 @@ def test_the_state_of_a_container_is_that_of_its_task(
     status = task_status(a_container(**state))
 
     assert (status.state, status.exit_code, status.error) == expected
+
+
+def test_a_task_never_ends_before_it_starts() -> None:
+    """As the engine has it of one that takes a few milliseconds."""
+    started, finished = "2026-11-25T04:21:04.517979001Z", "2026-11-25T04:21:04.514582001Z"
+
+    status = task_status(
+        a_container(running=False, status="exited", started_at=started, finished_at=finished)
+    )
+
+    assert status.started_at is not None
+    assert status.started_at == status.finished_at

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +27,19 @@ from trueup.models.units import Bytes
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
 _COUNTING = "i=0; while [ $i -lt 3000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
+
+_AN_AGENT = """
+import sys, threading
+from agent.drivers.docker_driver import DockerDriver
+from agent.drivers.docker_engine import EngineAddress
+from agent.drivers.docker_policy import DockerPolicy
+from agent.drivers.docker_spec import Owner
+owner = Owner(cluster=sys.argv[2], node="node-1")
+address = EngineAddress(host=sys.argv[1])
+driver = DockerDriver(address, lambda _: None, owner=owner, policy=DockerPolicy())
+print(len(driver.recover()), end="", flush=True)
+threading.Event().wait()
+"""
 
 
 def test_a_new_agent_finds_its_containers_and_nobody_elses(make_docker_world: MakeDockerWorld) -> None:
@@ -59,6 +74,30 @@ def test_output_goes_on_where_the_last_agent_left_off(docker_world: DockerWorld)
     assert docker_world.output(handle, "stderr").splitlines() == [f"err {number}" for number in range(3000)]
     marks = docker_world.folder / handle.allocation_id / "logs" / "server.stdout.marks"
     assert [line.split()[0] for line in marks.read_text().splitlines()].count("start") == 1
+
+
+def test_output_is_exact_over_agents_that_are_killed(docker_world: DockerWorld) -> None:
+    """At any instant, with the signal that leaves no time to note anything."""
+    handle = docker_world.start("sh", "-c", _COUNTING)
+    docker_world.driver.close()
+    for _ in range(3):
+        agent = subprocess.Popen(
+            [sys.executable, "-c", _AN_AGENT, docker_world.address.host, docker_world.owner.cluster],
+            stdout=subprocess.PIPE,
+        )
+        with agent:
+            assert agent.stdout is not None
+            assert agent.stdout.read(1) == b"1"
+            _await_lines(docker_world, handle, docker_world.output(handle).count("\n") + 100)
+            agent.kill()
+
+    docker_world.restart()
+    docker_world.driver.recover()
+    docker_world.ended(handle)
+    docker_world.driver.remove(handle)
+
+    assert docker_world.output(handle).splitlines() == [f"out {number}" for number in range(3000)]
+    assert docker_world.output(handle, "stderr").splitlines() == [f"err {number}" for number in range(3000)]
 
 
 def test_output_is_exact_though_the_last_agent_died_before_it_noted_how_far_it_was(
@@ -236,6 +275,10 @@ def test_an_engine_that_hangs_holds_up_no_look_at_it(own_engine: Engine) -> None
 
     assert state is not None
     assert "kept silent until the deadline" in state.detail
+
+
+def _await_lines(world: DockerWorld, handle: TaskHandle, count: int) -> None:
+    wait_until(lambda: world.output(handle).count("\n") >= min(count, 3000), "more output")
 
 
 def _driver(address: EngineAddress) -> DockerDriver:
