@@ -31,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden", action="store_true", help="rewrite expected output instead of comparing with it"
     )
+    parser.addoption("--seeds", type=int, default=200, help="how many seeds the simulator tries")
+    parser.addoption("--seed", type=int, help="the one seed the simulator replays")
 
 
 def pytest_configure() -> None:
