@@ -1,7 +1,7 @@
 """The agent's HTTP API, port 7431 (contract, section 4): pushes, reads and logs. A WSGI app for `trueup.serving`.
 
 All but `/healthz` need the node's own secret; while the node has none, nothing is answered. What is pushed is taken
-into the runner's list and done from there: the answer says that it was heard, the heartbeat says what came of it.
+into the runner's durable list and done from there: the answer says that it was written, the heartbeat what came of it.
 """
 
 import hmac
@@ -39,8 +39,16 @@ _ROUTES: Final = Map(
     ]
 )
 _OPEN: Final = frozenset({"healthz"})
+WRITE_SECONDS: Final = 4.0
+"""How long a push waits for its being written: less than its sender does."""
 FOLLOWERS: Final = 64
 """How many logs are followed at once at most: each costs a thread."""
+
+
+class Pushes(Orders, Protocol):
+    """Who takes orders, and says when they are written (`agent.runner.Runner`)."""
+
+    def when_written(self, listener: Callable[[], None]) -> None: ...
 
 
 class Allocations(Protocol):
@@ -56,7 +64,7 @@ class EndpointDeps:
 
     secret: Callable[[], str]
     standing: Standing
-    orders: Orders
+    orders: Pushes
     allocations: Allocations
     logs: LogReader
     trouble: Callable[[], str]
@@ -128,6 +136,7 @@ class AgentApp:
                 HTTPStatus.CONFLICT, "this push comes from an older copy of the control plane's store"
             )
         self._deps.orders.assign(assignments)
+        self._await_written()
         return _json({"accepted": len(assignments)}, HTTPStatus.ACCEPTED)
 
     def _stop(self, request: Request, values: Mapping[str, str]) -> Response:
@@ -137,7 +146,14 @@ class AgentApp:
             )
         reason = request.args.get("reason", "")
         self._deps.orders.stop([StopOrder(id=AllocationId(values["id"]), reason=reason)])
+        self._await_written()
         return _json({"accepted": 1}, HTTPStatus.ACCEPTED)
+
+    def _await_written(self) -> None:
+        written = threading.Event()
+        self._deps.orders.when_written(written.set)
+        if not written.wait(WRITE_SECONDS):
+            raise _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the agent cannot write its list now; see its log")
 
     def _word(self, request: Request) -> str:
         epoch = request.headers.get(EPOCH_HEADER, "")

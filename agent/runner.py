@@ -67,7 +67,7 @@ class _Held:
 
 
 class Runner:
-    """The loop. `assign`, `stop`, `forget`, `wake`, `heard` and `halt` may be called from any thread."""
+    """The loop. Those of its methods that have no underscore, but `step`, may be called from any thread."""
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class Runner:
         self._inbox: deque[Callable[[], None]] = deque()
         self._held: dict[AllocationId, _Held] = {}
         self._tombstones: dict[AllocationId, str] = dict(journal.tombstones())
+        self._unwritten: list[Callable[[], None]] = []
         self._dirty: dict[AllocationId, None] = {}
         self._waiters: dict[AllocationId, set[AllocationId]] = {}
         self._stop_after: dict[AllocationId, timedelta] = {}
@@ -128,6 +129,10 @@ class Runner:
     def wake(self, allocation_id: AllocationId) -> None:
         """A driver says that this allocation may have changed."""
         self._hand_in(lambda: self._look_at(allocation_id))
+
+    def when_written(self, listener: Callable[[], None]) -> None:
+        """Calls *listener*, on the loop's thread, once all that was handed in before is in the journal."""
+        self._hand_in(lambda: self._unwritten.append(listener))
 
     def heard(self) -> None:
         """The control plane was heard for the first time: what waited for that goes on."""
@@ -172,6 +177,8 @@ class Runner:
             if not self._dirty and self._changes.is_empty:
                 break
             self._round()
+            self._written()
+        self._written()
         if self._dirty or self._inbox:
             return self._standing.wall(self._standing.steady)
         return self._next_at()
@@ -276,6 +283,11 @@ class Runner:
         for allocation_id, held in self._held.items():
             if not held.record.has_ended:
                 self._dirty[allocation_id] = None
+
+    def _written(self) -> None:
+        listeners, self._unwritten = self._unwritten, []
+        for listener in listeners:
+            listener()
 
     # One round: step, commit, act.
 

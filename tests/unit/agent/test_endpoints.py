@@ -1,7 +1,7 @@
 """The agent's HTTP API over real sockets, with the clients that are used for it: pushes and logs."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import requests
 from agent.doors import TaskFolders
 from agent.endpoints import AgentApp, EndpointDeps
 from agent.logs import LogReader
+from agent.runner import Runner
 from api.agent_logs import AgentLogs
 from api.doors import LogsUnavailable
 from tests.builders import a_node
@@ -35,6 +36,16 @@ class LogsBelow:
         return TaskFolders(task=self._root, shared=self._root, logs=self._root)
 
 
+class TakenAtOnce:
+    """A runner nobody steps while a push waits: the test does so after it."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.assign, self.stop, self.forget = runner.assign, runner.stop, runner.forget
+
+    def when_written(self, listener: Callable[[], None]) -> None:
+        listener()
+
+
 class Served:
     """A world whose agent answers on a socket."""
 
@@ -49,7 +60,7 @@ class Served:
             EndpointDeps(
                 secret=lambda: agent.secret,
                 standing=agent.standing,
-                orders=agent.runner,
+                orders=TakenAtOnce(agent.runner),
                 allocations=agent.runner,
                 logs=LogReader(LogsBelow(self.logs), self.world.clock),
                 trouble=lambda: agent.heartbeat.trouble,

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -158,6 +159,13 @@ def test_what_ended_while_no_agent_was_there_is_told(node: Node) -> None:
     node.start()
     until(lambda: node.held().client_status == "complete")
     assert node.held().tasks["server"].exit_code == 0
+
+
+def test_a_push_is_answered_once_it_is_written(node: Node) -> None:
+    node.push(a_group())
+    with sqlite3.connect(node.data / "agent.db") as journal:
+        assert journal.execute("select id from allocations").fetchall() == [("a1",)]
+    journal.close()
 
 
 def test_a_second_agent_on_the_folder_is_refused_with_the_first_ones_pid(node: Node) -> None:
