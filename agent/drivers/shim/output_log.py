@@ -61,15 +61,15 @@ class OutputLog:
 
     def write(self, data: bytes) -> None:
         """Appends output."""
-        if self._dropped_bytes:
-            data = self._what_was_dropped() + data
+        notice = self._what_was_dropped() if self._dropped_bytes else b""
         offset_before = self.offset
         try:
-            self._append(data)
+            self._append(notice + data)
         except OSError as error:
             self._last_error = error.strerror or "write failed"
             written_bytes = self.offset - offset_before
-            self._dropped_bytes += len(data) - written_bytes
+            earlier = self._dropped_bytes if written_bytes < len(notice) else 0
+            self._dropped_bytes = earlier + len(data) - max(0, written_bytes - len(notice))
         else:
             self._dropped_bytes = 0
 

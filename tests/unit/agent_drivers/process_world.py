@@ -147,6 +147,16 @@ class ProcessWorld:
         wait_until(lambda: self.log(name, allocation).count("\n") >= count, f"{count} lines in {name}")
         return self.log(name, allocation).splitlines()
 
+    def limits(self, controller: str) -> bool:
+        """Whether this machine lets tasks be limited in that; where it does not, the driver has to have said so.
+
+        No reason to skip a test: there are machines without, and CI may be one.
+        """
+        state = self.driver.fingerprint()
+        assert state is not None
+        assert state.attributes["limits"] != "none" or "not limited" in state.detail
+        return controller in state.attributes["limits"].split(",")
+
     def close(self) -> None:
         """Ends every task and every driver; what then still ran would be a leak."""
         handles = self.driver.recover()

@@ -1,6 +1,7 @@
 """The output of process tasks: kept, rotated, bounded, and never in the task's way."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -120,6 +121,22 @@ def test_link_in_place_of_a_log(world: ProcessWorld, tmp_path: Path) -> None:
     handle = world.shell("echo hello; echo hello >&2; exit 3")
     assert world.ended(handle).exit_code == 3
     assert victim.read_text() == "precious"
+
+
+def test_output_that_finds_no_place(world: ProcessWorld) -> None:
+    """While the log cannot be written the task goes on; then a line says how much is missing, and why."""
+    obstacle = world.launch().logs_dir / "server.stdout"
+    obstacle.mkdir(parents=True)
+    world.shell("head -c 200000 /dev/zero; touch went-on; while :; do echo alive; sleep 0.05; done")
+    wait_until(world.launch().task_dir.joinpath("went-on").exists)
+    obstacle.rmdir()
+    wait_until(lambda: world.log().endswith("alive\n"))
+    notice = re.fullmatch(
+        r"\[trueup\] (\d+) bytes of output were dropped: Is a directory", world.log().splitlines()[1]
+    )
+    assert notice is not None
+    assert int(notice[1]) % len("alive\n") == 200_000 % len("alive\n")
+    assert int(notice[1]) < 210_000
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
