@@ -115,7 +115,15 @@ class Engine:
                     engine.remove_container(container["Id"], force=True)
         self.stop()
         subprocess.run(["ip", "link", "delete", self._bridge], check=False, capture_output=True)
+        self._unmount()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _unmount(self) -> None:
+        """A dockerd leaves its network namespace mounted, and one that was killed its data folder as well."""
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for path in reversed(mounted):
+            if Path(path).is_relative_to(self._folder):
+                subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
 
     @property
     def _bridge(self) -> str:
