@@ -23,6 +23,9 @@ from trueup.models.wire import Assignment
 
 SCHEMA_VERSION: Final = 1
 _LOCK: Final = "agent.lock"
+_ADVICE: Final = (
+    "move it aside and start again: what runs is found and taken up by what the control plane wants"
+)
 _SCHEMA: Final = """
 create table allocations (id text primary key, assignment blob not null, record blob not null) strict;
 create table tombstones (id text primary key, reason text not null) strict;
@@ -100,12 +103,19 @@ class Journal:
             return changed
 
     def held(self) -> Sequence[tuple[Assignment, AllocationRecord]]:
-        """Every allocation, in order of id."""
+        """Every allocation, in order of id. JournalUnusable if one cannot be read."""
         with self._lock:
             rows = self._connection.execute(
                 "select assignment, record from allocations order by id"
             ).fetchall()
-        return [(from_json(first, Assignment), from_json(second, AllocationRecord)) for first, second in rows]
+        try:
+            return [
+                (from_json(first, Assignment), from_json(second, AllocationRecord)) for first, second in rows
+            ]
+        except msgspec.MsgspecError as error:
+            raise JournalUnusable(
+                f"a record in the agent's journal cannot be read: {error}; {_ADVICE}"
+            ) from error
 
     def tombstones(self) -> Mapping[AllocationId, str]:
         """Ids that may never start, unknown when their stop came, with its reason."""
@@ -173,10 +183,7 @@ def open_journal(folder: Path) -> Journal:
         raise JournalUnusable(f"{path}: {error}") from None
     except sqlite3.DatabaseError as error:
         os.close(lock_file)
-        raise JournalUnusable(
-            f"{path}: {error}; move it aside and start again: what runs is found and taken up by what the "
-            "control plane wants"
-        ) from error
+        raise JournalUnusable(f"{path}: {error}; {_ADVICE}") from error
     except OSError:
         os.close(lock_file)
         raise
