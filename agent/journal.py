@@ -104,15 +104,15 @@ class Journal:
 
     def held(self) -> Sequence[tuple[Assignment, AllocationRecord]]:
         """Every allocation, in order of id. JournalUnusable if one cannot be read."""
-        with self._lock:
-            rows = self._connection.execute(
-                "select assignment, record from allocations order by id"
-            ).fetchall()
         try:
+            with self._lock:
+                rows = self._connection.execute(
+                    "select assignment, record from allocations order by id"
+                ).fetchall()
             return [
                 (from_json(first, Assignment), from_json(second, AllocationRecord)) for first, second in rows
             ]
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, sqlite3.DatabaseError) as error:
             raise JournalUnusable(
                 f"a record in the agent's journal cannot be read: {error}; {_ADVICE}"
             ) from error

@@ -5,6 +5,7 @@ loops themselves. No thread is begun here but those of workers and of the HTTP s
 no task: only `stop_all` does.
 """
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -213,40 +214,40 @@ def begin_identity(journal: Journal, ids: IdSource, boot_id: str) -> NodeId:
 def _build(
     settings: AgentSettings, factories: Mapping[str, DriverFactory], clock: Clock, ids: IdSource
 ) -> NodeAgent:
-    journal = open_journal(settings.data)
-    boot_id = read_boot_id()
-    node_id = begin_identity(journal, ids, boot_id)
-    relay = _WakeRelay()
-    drivers = {name: factory(settings.data, node_id, relay.wake) for name, factory in factories.items()}
-    workers = ThreadWorkers("agent-call", CALL_THREADS)
-    check_workers = ThreadWorkers("agent-check", CHECK_THREADS)
-    secrets = SecretsFolder(settings.secrets)
-    folders = DiskFolders(settings.data / "allocations")
-    endpoint = _Endpoint(settings)
-    control_plane = HttpControlPlane(
-        settings.servers,
-        secret=lambda: journal.identity.node_secret,
-        cluster_token=settings.cluster_token,
-        tls_ca=settings.tls_ca,
-    )
-    machine = SystemMachine(
-        identification=Identification(
-            name=settings.name,
-            region=settings.region,
-            labels=settings.labels,
-            volumes=tuple(sorted(settings.volumes)),
-            cpu_millicores=None if settings.cpu_cores is None else parse_cores(settings.cpu_cores),
-            memory_bytes=settings.memory_bytes,
-        ),
-        drivers=drivers,
-        secrets=secrets,
-        workers=workers,
-        clock=clock,
-        data=settings.data,
-        endpoint=endpoint.url,
-    )
-    agent = NodeAgent(
-        AgentDoors(
+    with contextlib.ExitStack() as opened:
+        journal = open_journal(settings.data)
+        opened.callback(journal.close)
+        boot_id = read_boot_id()
+        node_id = begin_identity(journal, ids, boot_id)
+        relay = _WakeRelay()
+        drivers: dict[str, Driver] = {}
+        for name, factory in factories.items():
+            drivers[name] = factory(settings.data, node_id, relay.wake)
+            opened.callback(drivers[name].close)
+        workers = ThreadWorkers("agent-call", CALL_THREADS)
+        check_workers = ThreadWorkers("agent-check", CHECK_THREADS)
+        endpoint = _Endpoint(settings)
+        control_plane = HttpControlPlane(
+            settings.servers,
+            secret=lambda: journal.identity.node_secret,
+            cluster_token=settings.cluster_token,
+            tls_ca=settings.tls_ca,
+        )
+        hooks = (workers.close, check_workers.close, control_plane.close)
+        for hook in hooks:
+            opened.callback(hook)
+        secrets = SecretsFolder(settings.secrets)
+        folders = DiskFolders(settings.data / "allocations")
+        machine = SystemMachine(
+            identification=_identification(settings),
+            drivers=drivers,
+            secrets=secrets,
+            workers=workers,
+            clock=clock,
+            data=settings.data,
+            endpoint=endpoint.url,
+        )
+        doors = AgentDoors(
             journal=journal,
             control_plane=control_plane,
             drivers=drivers,
@@ -260,23 +261,31 @@ def _build(
             clock=clock,
             boot_id=boot_id,
             jitter=random.Random().random,  # noqa: S311 - it spreads retries, and hides nothing
-        ),
-        NodeFacts(
+        )
+        node = NodeFacts(
             id=node_id,
             name=settings.name,
             region=settings.region,
             host_ip=endpoint.host,
             volumes=settings.volumes,
-        ),
-        on_close=(workers.close, check_workers.close, control_plane.close),
-    )
-    relay.target = agent.runner.wake
-    try:
+        )
+        agent = NodeAgent(doors, node, on_close=hooks)
+        relay.target = agent.runner.wake
         agent.endpoint = endpoint.serve(agent, journal, LogReader(folders, clock))
-    except BaseException:
-        agent.close()
-        raise
-    return agent
+        # From here on the agent closes it all.
+        opened.pop_all()
+        return agent
+
+
+def _identification(settings: AgentSettings) -> Identification:
+    return Identification(
+        name=settings.name,
+        region=settings.region,
+        labels=settings.labels,
+        volumes=tuple(sorted(settings.volumes)),
+        cpu_millicores=None if settings.cpu_cores is None else parse_cores(settings.cpu_cores),
+        memory_bytes=settings.memory_bytes,
+    )
 
 
 class _WakeRelay:

@@ -15,7 +15,7 @@ import pytest
 from agent.drivers.accounts import ProcessPolicy
 from agent.drivers.process import ProcessDriver
 from agent.fingerprint import default_name
-from agent.journal import FolderInUse
+from agent.journal import FolderInUse, holder_of
 from agent.node_agent import AgentSettings, NodeAgent
 from cli.system import RandomIds, SystemClock
 from cli.threads import LoopThreads
@@ -28,7 +28,7 @@ from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Port, TaskConfig, TaskFile, TaskGroup
 from trueup.models.units import Duration
 from trueup.models.wire import HeartbeatRequest, RegisterRequest
-from trueup.serving import HttpServer
+from trueup.serving import CannotServe, HttpServer
 
 SECONDS = 30
 
@@ -173,6 +173,16 @@ def test_a_second_agent_on_the_folder_is_refused_with_the_first_ones_pid(node: N
         NodeAgent.build(
             AgentSettings(data=node.data, servers=[], name="n", bind=None), {}, SystemClock(), RandomIds()
         )
+
+
+def test_an_agent_that_cannot_be_built_lets_go_of_its_folder(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = AgentSettings(
+            data=tmp_path, servers=["http://127.0.0.1:1"], name="n", bind=taken.getsockname()[:2]
+        )
+        with pytest.raises(CannotServe, match="Address already in use"):
+            NodeAgent.build(settings, {}, SystemClock(), RandomIds())
+    assert holder_of(tmp_path) is None
 
 
 def test_all_tasks_can_be_ended_and_start_again_in_place(node: Node) -> None:
