@@ -41,7 +41,7 @@ _ROUTES: Final = Map(
 _OPEN: Final = frozenset({"healthz"})
 WRITE_SECONDS: Final = 4.0
 """How long a push waits for its being written: less than its sender does."""
-FOLLOWERS: Final = 64
+FOLLOWERS: Final = 16
 """How many logs are followed at once at most: each costs a thread."""
 
 

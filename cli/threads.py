@@ -103,11 +103,15 @@ class _Driver:
         self._stopping.wait(pause_seconds)
 
     def _wait_until(self, due_at: datetime | None) -> None:
+        if due_at is None:
+            self._woken.wait()
+            return
+        # By either clock, whichever says so first: a wall clock that is set back must not silence heartbeats, and a
+        # step that comes too early does nothing.
+        end = self._clock.monotonic() + (due_at - self._clock.now()).total_seconds()
         while not self._woken.is_set():
-            if due_at is None:
-                self._woken.wait()
-                return
-            left_seconds = (due_at - self._clock.now()).total_seconds()
+            by_wall = (due_at - self._clock.now()).total_seconds()
+            left_seconds = min(by_wall, end - self._clock.monotonic())
             if left_seconds <= 0:
                 return
             self._woken.wait(min(left_seconds, LOOK_SECONDS))

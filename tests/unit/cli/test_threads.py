@@ -48,6 +48,28 @@ def test_a_loop_steps_at_once_when_woken_and_when_due() -> None:
     assert threads.stop(5) == []
 
 
+class TurnedBackClock(SystemClock):
+    """A wall clock that is set back an hour after its second reading."""
+
+    def __init__(self) -> None:
+        self._readings = 0
+
+    def now(self) -> datetime:
+        self._readings += 1
+        return super().now() - timedelta(hours=self._readings > 2)
+
+
+def test_a_wall_clock_that_is_set_back_delays_no_step() -> None:
+    """Heartbeats are due by the time that passes, whatever the clock on the wall says."""
+    clock = TurnedBackClock()
+    timed = CountingLoop(lambda _: clock.now() + timedelta(milliseconds=20))
+    threads = LoopThreads(clock)
+    threads.add("timed", timed)
+    threads.start()
+    assert timed.reached(3)
+    assert threads.stop(5) == []
+
+
 def test_a_step_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     """One fault must not end a loop that all depend on."""
 
