@@ -6,6 +6,7 @@ starts one and by label when it looks for all. Containers without its labels are
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +40,8 @@ from trueup.models.units import Duration
 
 _FINGERPRINT_SECONDS: Final = 2
 _DRAIN_SECONDS: Final = 10.0
-_TRIES: Final = 3
+_TRIES: Final = 50
+_BETWEEN_TRIES_SECONDS: Final = 0.05
 
 
 class DockerDriver:
@@ -107,7 +109,9 @@ class DockerDriver:
             handle = self._make(launch, request, name)
             if handle is not None:
                 return handle
-        raise DriverError(f"the name {name} is in use and free by turns on the engine", temporary=True)
+            # A container that is being made has its name already, and cannot be found by it yet.
+            time.sleep(_BETWEEN_TRIES_SECONDS)
+        raise DriverError(f"another container named {name} is being made", temporary=True)
 
     def status(self, handle: TaskHandle) -> TaskStatus:
         """What became of a task. EngineAway, which is temporary, if the engine cannot say."""
