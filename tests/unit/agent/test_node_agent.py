@@ -3,119 +3,28 @@
 import os
 import socket
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from wsgiref.types import StartResponse, WSGIEnvironment
 
 import psutil
 import pytest
 
-from agent.drivers.accounts import ProcessPolicy
-from agent.drivers.process import ProcessDriver
 from agent.fingerprint import default_name
 from agent.journal import FolderInUse, holder_of
 from agent.node_agent import AgentSettings, NodeAgent
 from cli.system import RandomIds, SystemClock
-from cli.threads import LoopThreads
-from tests.builders import a_group, a_node, a_task
-from tests.unit.agent.world import FakeControlPlane, an_assignment
-from trueup.agent_client import AgentClient
-from trueup.models.allocation import Allocation
-from trueup.models.codec import from_json, to_json
+from tests.builders import a_group, a_task
+from tests.unit.agent.node import PROCESSES, Node, a_free_port, a_running_node, until
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Port, TaskConfig, TaskFile, TaskGroup
 from trueup.models.units import Duration
-from trueup.models.wire import HeartbeatRequest, RegisterRequest
-from trueup.serving import CannotServe, HttpServer
-
-SECONDS = 30
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Waits for a condition, not for a time."""
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
-
-
-class ServedPlane(FakeControlPlane):
-    """The fake control plane behind HTTP."""
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        start_response("200 OK", [("Content-Type", "application/json")])
-        if environ["PATH_INFO"] == "/register":
-            return [to_json(self.register(from_json(body, RegisterRequest)))]
-        return [to_json(self.heartbeat(from_json(body, HeartbeatRequest)))]
-
-
-class Node:
-    """A data folder, and the agent on it while there is one."""
-
-    def __init__(self, data: Path, plane: ServedPlane, url: str) -> None:
-        self.data, self.plane, self._url = data, plane, url
-        self.agent: NodeAgent | None = None
-        self.start()
-
-    def start(self) -> None:
-        settings = AgentSettings(
-            data=self.data,
-            servers=[self._url],
-            name="node-1",
-            bind=("127.0.0.1", 0),
-            cluster_token=lambda: "cluster",
-        )
-        policy = ProcessPolicy(enabled=True, root=True)
-        drivers = {"process": lambda data, _node_id, wake: ProcessDriver(data, wake, policy=policy)}
-        self.agent = NodeAgent.build(settings, drivers, SystemClock(), RandomIds())
-        self._threads = LoopThreads(SystemClock())
-        self.agent.connect({name: self._threads.add(name, loop) for name, loop in self.agent.loops})
-        self._threads.start()
-        until(lambda: self.agent and self.agent.heartbeat.is_registered)
-
-    def end(self, *, tasks: bool = False) -> list[str]:
-        assert self.agent is not None
-        left = self._threads.stop(SECONDS)
-        if tasks:
-            left += self.agent.stop_all(SECONDS)
-        self.agent.close()
-        self.agent = None
-        return left
-
-    def push(self, group: TaskGroup, **fields: object) -> None:
-        assert self.agent is not None
-        assert self.agent.endpoint is not None
-        client = AgentClient(lambda _node_id: "secret", epoch=lambda: 1)
-        client.start(a_node(endpoint=self.agent.endpoint.url), [an_assignment(group=group, **fields)])  # type: ignore[arg-type]
-        client.close()
-
-    def held(self) -> Allocation:
-        assert self.agent is not None
-        found = self.agent.runner.allocation(AllocationId("a1"))
-        assert found is not None
-        return found
-
-    def pid(self) -> int | None:
-        """None also while a push that was answered is not yet taken in."""
-        assert self.agent is not None
-        found = self.agent.runner.allocation(AllocationId("a1"))
-        return None if found is None else found.tasks["server"].pid
+from trueup.serving import CannotServe
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    plane = ServedPlane()
-    server = HttpServer(plane, ("127.0.0.1", 0), stopping=threading.Event())
-    server.start()
-    node = Node(tmp_path / "agent", plane, server.url)
-    yield node
-    if node.agent is None:
-        node.start()
-    assert node.end(tasks=True) == []
-    server.stop()
+    with a_running_node(tmp_path / "agent", PROCESSES) as node:
+        yield node
 
 
 def a_served_group() -> TaskGroup:
@@ -130,13 +39,8 @@ def a_served_group() -> TaskGroup:
     return a_group(tasks=(task,), ports=(Port(name="http"),))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_a_web_service_runs_becomes_healthy_and_outlives_its_agent(node: Node) -> None:
-    node.push(a_served_group(), ports={"http": free_port()}, min_healthy_time=0.2)
+    node.push(a_served_group(), ports={"http": a_free_port()}, min_healthy_time=0.2)
     until(lambda: node.plane.updates and node.plane.updates[AllocationId("a1")].healthy)
     before = node.held().tasks["server"]
     assert (node.data / "allocations/a1/logs/server.stdout").read_bytes() == b"up\n"

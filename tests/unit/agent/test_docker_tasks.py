@@ -1,0 +1,69 @@
+"""The real agent with containers: ports, folders, checks and its own death, on a real engine."""
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.drivers.docker_driver import DockerDriver
+from agent.drivers.docker_engine import EngineAddress
+from agent.drivers.docker_policy import DockerPolicy
+from agent.drivers.docker_spec import Owner
+from tests.builders import a_group, a_task
+from tests.docker_engine import DockerEngine
+from tests.unit.agent.node import Node, a_free_port, a_running_node, until
+from trueup.models.ids import AllocationId
+from trueup.models.job import Check, Port, TaskConfig, TaskFile
+from trueup.models.units import Duration
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def node(tmp_path: Path, docker_engine: DockerEngine) -> Iterator[Node]:
+    address = EngineAddress(host=docker_engine.host)
+    drivers = {
+        "docker": lambda _data, node_id, wake: DockerDriver(
+            address, wake, owner=Owner(cluster="test", node=node_id), policy=DockerPolicy()
+        )
+    }
+    with a_running_node(tmp_path / "agent", drivers) as node:
+        yield node
+
+
+def test_a_container_serves_its_files_on_its_port_and_outlives_the_agent(
+    node: Node, docker_engine: DockerEngine
+) -> None:
+    checks = (
+        Check(type="http", port="http", path="/hello", interval=Duration(milliseconds=200)),
+        Check(type="exec", command=("test", "-f", "/etc/passwd"), interval=Duration(milliseconds=200)),
+    )
+    command = (
+        "sh",
+        "-c",
+        "echo up as $TRUEUP_ALLOC_NAME; exec httpd -f -p ${PORT_http} -h ${TASK_DIR}/local",
+    )
+    task = a_task(
+        driver="docker",
+        config=TaskConfig(image=docker_engine.image, args=command),
+        files=(TaskFile(path="local/hello", content="hello from ${NODE_NAME}\n"),),
+        checks=checks,
+    )
+    port = a_free_port()
+    group = a_group(tasks=(task,), ports=(Port(name="http", to=8080),))
+    node.push(group, ports={"http": port}, min_healthy_time=0.2)
+    until(lambda: node.plane.updates and node.plane.updates[AllocationId("a1")].healthy)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/hello", timeout=5) as answer:
+        assert answer.read() == b"hello from node-1\n"
+    log = node.data / "allocations/a1/logs/server.stdout"
+    until(log.exists)
+    until(lambda: log.read_bytes() == b"up as web.app[0]\n")
+
+    before = node.held().tasks["server"]
+    node.end()
+    node.start()
+    until(lambda: node.held().healthy)
+    after = node.held().tasks["server"]
+    assert (after.container_id, after.started_at) == (before.container_id, before.started_at)
+    assert after.restarts == 0
