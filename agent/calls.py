@@ -21,7 +21,14 @@ from agent.doors import (
     TaskHandle,
     TaskStatus,
 )
-from agent.environment import NodeFacts, NotStartable, build_files, build_launch, dial_host
+from agent.environment import (
+    NodeFacts,
+    NotStartable,
+    build_files,
+    build_launch,
+    dial_host,
+    without_secrets,
+)
 from agent.instructions import (
     Answer,
     CallFailed,
@@ -119,7 +126,7 @@ class Calls:
         """Makes one check: None if it passed, else why not."""
         try:
             if check.type == "exec":
-                return self._check_by_command(handle, check)
+                return self._check_by_command(assignment, handle, check)
             return self.prober.probe(self._probe(assignment, check))
         except (DriverError, NotStartable) as error:
             return str(error)
@@ -167,11 +174,13 @@ class Calls:
                 return self.adopt(handle)
         return NotFound()
 
-    def _check_by_command(self, handle: TaskHandle, check: Check) -> str | None:
+    def _check_by_command(self, assignment: Assignment, handle: TaskHandle, check: Check) -> str | None:
         code, output = self._driver(handle.driver).execute(handle, check.command, check.timeout)
         if code == 0:
             return None
-        first_line = output.strip().splitlines()[:1]
+        task = assignment.group.task(handle.task)
+        said = "" if task is None else without_secrets(output, task, self.secrets)
+        first_line = said.strip().splitlines()[:1]
         return f"{check.command[0]} ended with {code}" + (f": {first_line[0]}" if first_line else "")
 
     def _probe(self, assignment: Assignment, check: Check) -> Probe:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec.structs import asdict
 
-from agent.doors import Account, FileContent, Secrets, TaskFolders, TaskLaunch
+from agent.doors import Account, FileContent, SecretMissing, Secrets, TaskFolders, TaskLaunch
 from trueup.models.allocation import Allocation
 from trueup.models.ids import NodeId
 from trueup.models.job import Port, SecretValue, Task, TaskConfig, TaskFile, TaskGroup
@@ -18,6 +18,8 @@ from trueup.models.variables import ENVIRONMENT_PREFIX, SECRET_PREFIX, split_var
 from trueup.models.wire import Assignment
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHORTEST_SECRET: Final = 4
+"""A shorter value is no secret worth the name, and would be found in every text."""
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared with, not bound to
 
 
@@ -92,6 +94,22 @@ def build_files(
     return tuple(_file(one, put_in) for one in task.files)
 
 
+def without_secrets(text: str, task: Task, secrets: Secrets) -> str:
+    """*text*, which a task's own command wrote, with the values of the task's secrets left out.
+
+    It goes into events, and no secret's value leaves its node.
+    """
+    for name in sorted(_secrets_of(task)):
+        try:
+            value = secrets.value(name)
+        except SecretMissing:
+            continue
+        for line in value.splitlines():
+            if len(line.strip()) >= _SHORTEST_SECRET:
+                text = text.replace(line.strip(), "(secret)")
+    return text
+
+
 def runtime_variables(
     allocation: Allocation, group: TaskGroup, task: Task, node: NodeFacts, folders: TaskFolders
 ) -> dict[str, str]:
@@ -131,6 +149,18 @@ def dial_host(port: Port, node: NodeFacts) -> str:
 def address_text(host: str, port: int) -> str:
     """`10.0.0.1:80`, `[::1]:80`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _secrets_of(task: Task) -> set[str]:
+    found = {value.secret for value in task.env.values() if isinstance(value, SecretValue)}
+    found |= {one.secret for one in task.files if one.secret is not None}
+    texts = [value for value in task.env.values() if isinstance(value, str)]
+    texts += [*task.config.command, *task.config.args, *(one.content or "" for one in task.files)]
+    for text in texts:
+        for piece in split_variables(text):
+            if not isinstance(piece, str) and piece.name.startswith(SECRET_PREFIX):
+                found.add(piece.name.removeprefix(SECRET_PREFIX))
+    return found
 
 
 class _Values:

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from agent.doors import Account, SecretMissing, TaskFolders, TaskLaunch
-from agent.environment import NodeFacts, NotStartable, VolumePolicy, build_files, build_launch
+from agent.environment import (
+    NodeFacts,
+    NotStartable,
+    VolumePolicy,
+    build_files,
+    build_launch,
+    without_secrets,
+)
 from tests.builders import a_group, a_task
 from tests.unit.agent.world import FixedSecrets, an_assignment
 from trueup.models.ids import NodeId
@@ -196,3 +203,17 @@ def test_what_this_release_cannot_do_is_refused_and_not_left_out() -> None:
         launched(assigned(a_task(artifacts=(artifact,))))
     with pytest.raises(NotStartable, match="services"):
         files_of(a_group(tasks=(a_task(files=(TaskFile(path="up.conf", services=("shop",)),)),)))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        a_task(env={"A": SecretValue(secret="db")}),
+        a_task(env={"A": "pg://${secret:db}@x"}),
+        a_task(config=TaskConfig(command=("run", "${secret:db}"))),
+        a_task(files=(TaskFile(path="a", content="${secret:db}"), TaskFile(path="b", secret="gone"))),
+    ],
+)
+def test_what_a_task_says_leaves_out_its_secrets(task: Task) -> None:
+    assert without_secrets("login with hunter2 failed", task, SECRETS) == "login with (secret) failed"
+    assert without_secrets("login with hunter2 failed", a_task(), SECRETS) == "login with hunter2 failed"
