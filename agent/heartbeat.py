@@ -148,6 +148,7 @@ class Heartbeat:
     def _register(self, facts: Facts) -> None:
         identity = self._journal.identity
         sheet = self._reports.sheet()
+        self._sequence += 1
         answer = self._control_plane.register(
             RegisterRequest(
                 node_id=identity.node_id,
@@ -162,6 +163,7 @@ class Heartbeat:
                 secrets=facts.secrets,
                 boot_id=self._boot_id,
                 incarnation=identity.incarnation,
+                sequence=self._sequence,
                 cluster_id=identity.cluster_id,
                 epoch=identity.epoch,
                 index=identity.index,
@@ -181,7 +183,7 @@ class Heartbeat:
 
     def _beat(self, facts: Facts) -> None:
         identity = self._journal.identity
-        sheet = self._reports.sheet()
+        sheet = self._reports.sheet(everything=self._with_holdings)
         self._sequence += 1
         answer = self._control_plane.heartbeat(
             HeartbeatRequest(

@@ -66,15 +66,18 @@ class Reports:
         """Whether anything is untold."""
         return bool(self._untold)
 
-    def sheet(self) -> Sheet:
-        """What to say now."""
+    def sheet(self, *, everything: bool = False) -> Sheet:
+        """What to say now: what is untold, or how *everything* held is."""
         with self._lock:
             if self._held is None:
                 living = self._keys()
                 self._held = (living, holdings_digest(living), self._used())
             keys, digest, used = self._held
+            updates = {key: update for key, (_, update) in self._untold.items()}
+            if everything:
+                updates = {key: _update(held) for key, (held, _) in self._holdings.items()} | updates
             return Sheet(
-                updates=tuple(update for _, update in self._untold.values()),
+                updates=tuple(updates.values()),
                 keys=keys,
                 digest=digest,
                 used=used,
@@ -108,6 +111,12 @@ class Reports:
             cpu_millicores=Millicores(sum(taken.cpu_millicores for taken in living)),
             memory_bytes=Bytes(sum(taken.memory_bytes for taken in living)),
         )
+
+
+def _update(holding: Holding) -> AllocationUpdate:
+    return AllocationUpdate(
+        id=holding.id, client_status=holding.client_status, tasks=holding.tasks, healthy=holding.healthy
+    )
 
 
 def _key(holding: Holding) -> HoldingKey | None:

@@ -57,6 +57,8 @@ class _Session:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     order: tuple[int, int] = (0, 0)
+    has_to_tell_all: bool = False
+    """A registration was taken in, which may have come late after a restart of ours: a beat has to confirm it."""
     has_registered: bool = False
     has_used_secret: bool = False
     orphans: dict[AllocationId, float] = field(default_factory=dict)
@@ -138,15 +140,23 @@ class Membership:
         session = self._session(request.node_id)
         with session.lock:
             self._admit(request, joined_anew=joined and session.has_used_secret)
+            order = (request.incarnation, request.sequence)
+            known_secret = self._store.node_secret(request.node_id)
+            if order < session.order and known_secret is not None:
+                return self._welcome(known_secret)
             own_secret = self._enter(
                 request, peer, keeps_secret=not joined or self._is_repeat(request, session)
             )
             session.has_registered, session.has_used_secret = True, not joined
-            session.order = max(session.order, (request.incarnation, 0))
+            session.order = order
+            session.has_to_tell_all = bool(self._store.state.allocations_on_node(request.node_id))
             self._forget_ended(request, session)
             self._note_heard(request.node_id)
             self._adopted.note(request.node_id)
             self._adoption.heard(request.node_id, holds_any=bool(request.allocations))
+        return self._welcome(own_secret)
+
+    def _welcome(self, own_secret: str) -> RegisterResponse:
         state, rhythm = self._store.state, self.rhythm
         return RegisterResponse(
             node_secret=own_secret,
@@ -181,7 +191,9 @@ class Membership:
             session.order, session.has_used_secret = order, True
             self._note_heard(node_id)
             self._take_in(request, node)
-            found = self._mend(request, session)
+            if request.holdings is not None:
+                session.has_to_tell_all = False
+            found = None if session.has_to_tell_all else self._mend(request, session)
             return self._answer(session, found, asks=found is None)
 
     def _session(self, node_id: NodeId) -> _Session:

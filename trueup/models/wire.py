@@ -74,7 +74,10 @@ class AllocationUpdate(Model, frozen=True, kw_only=True):
 
 
 class RegisterRequest(Model, frozen=True, kw_only=True):
-    """A node makes itself known. *epoch*, *index* and *cluster_id* are what it last heard (0 and empty: nothing)."""
+    """A node makes itself known. *epoch*, *index* and *cluster_id* are what it last heard (0 and empty: nothing).
+
+    *sequence* counts the agent's messages since its start, beats among them: an older one that comes late is known.
+    """
 
     node_id: NodeId
     name: str
@@ -89,6 +92,7 @@ class RegisterRequest(Model, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
     boot_id: str = ""
     incarnation: int = 0
+    sequence: int = 0
     cluster_id: str = ""
     epoch: int = 0
     index: int = 0
@@ -108,7 +112,7 @@ class RegisterResponse(Model, frozen=True, kw_only=True):
 
 
 class HeartbeatRequest(Model, frozen=True, kw_only=True):
-    """One beat. *holdings* only when the last answer asked for it."""
+    """One beat. *holdings* only when the last answer asked for it; *updates* then tell of all that is held."""
 
     node_id: NodeId
     incarnation: int

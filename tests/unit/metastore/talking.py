@@ -126,7 +126,8 @@ class Talker:
             self.held[one.id] = HoldingKey(id=one.id, version=one.job_version, desired_status=wanted)
 
     def _register(self, *, joined: bool, secret: str | None, **fields: Any) -> RegisterResponse:
-        self.request = msgspec.structs.replace(self.request, **fields)
+        self.sequence += 1
+        self.request = msgspec.structs.replace(self.request, **{"sequence": self.sequence, **fields})
         answer = self.membership.register(self.request, joined=joined, secret=secret, peer="10.0.0.9")
         self.secret = answer.node_secret
         return answer

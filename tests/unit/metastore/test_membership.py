@@ -4,10 +4,11 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from metastore.errors import NameTaken, StoreUnavailable, UnknownNode
-from metastore.membership import Membership
+from metastore.membership import Membership, MembershipSettings
 from metastore.store import SqlStore
 from tests.builders import CountingIds, a_node, an_allocation
 from tests.unit.metastore.talking import (
@@ -328,3 +329,38 @@ def test_a_full_disk_makes_no_node_silent(
     talker.beat(an_update(allocation))
     assert store.state.nodes[NODE].status == "ready"
     assert store.state.allocations[allocation.id].client_status == "running"
+
+
+def test_a_registration_that_comes_late_takes_nothing_back(
+    membership: Membership, talker: Talker, store: SqlStore
+) -> None:
+    """It was sent before the beat that said the task runs, and is older news."""
+    early = talker.request
+    held = an_allocation(node=store.state.nodes[early.node_id], id="a1", client_status="pending")
+    with store.transaction() as tx:
+        tx.put_allocation(held)
+    talker.hold(held)
+    talker.settle(an_update(held, "running"))
+    late = msgspec.structs.replace(early, allocations=(a_holding(held, client_status="pending"),))
+    membership.register(late, joined=False, secret=talker.secret, peer="")
+    assert store.state.allocations[held.id].client_status == "running"
+
+
+def test_a_registration_that_came_late_after_a_restart_is_put_right_by_the_next_beat(
+    talker: Talker, store: SqlStore, clock: HandClock
+) -> None:
+    """A server that just started cannot know that it is old news, so it asks for all that is held."""
+    early = talker.request
+    held = an_allocation(node=store.state.nodes[early.node_id], id="a1", client_status="pending")
+    with store.transaction() as tx:
+        tx.put_allocation(held)
+    talker.hold(held)
+    talker.settle(an_update(held, "running"))
+    restarted = Membership(store, clock, CountingIds(first=10**7), MembershipSettings())
+    late = msgspec.structs.replace(early, allocations=(a_holding(held, client_status="pending"),))
+    restarted.register(late, joined=False, secret=talker.secret, peer="")
+    assert store.state.allocations[held.id].client_status == "pending"
+    talker.membership = restarted
+    assert talker.beat().send_holdings
+    talker.beat(an_update(held, "running"), holds=True)
+    assert store.state.allocations[held.id].client_status == "running"
