@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from agent.doors import TaskHandle, TaskLaunch, TaskStatus
 from agent.drivers.accounts import ProcessPolicy
 from agent.drivers.cgroup import Cgroups
 from agent.drivers.process import ProcessDriver
-from agent.drivers.task_folder import RunRecord, folder_of
+from agent.drivers.task_folder import RunRecord, TaskFolder, folder_of
 from trueup.models.ids import AllocationId
 from trueup.models.job import LogLimits, Resources, TaskConfig
 from trueup.models.units import Bytes, Duration
@@ -49,6 +50,8 @@ class ProcessWorld:
 
     def __init__(self, data: Path, *, cgroups: Cgroups | None = None, **options: Any) -> None:
         self.data = data
+        # Ids are unique in the world: without cgroups what a task left is found by the id in its environment.
+        self._tag = f"{zlib.crc32(os.fsencode(data)):08x}"
         self._cgroups = cgroups
         self._woken: list[AllocationId] = []
         self._changed = threading.Condition()
@@ -72,13 +75,27 @@ class ProcessWorld:
         )
         self._drivers.append(self.driver)
 
+    def id(self, allocation: str) -> AllocationId:
+        """The whole id of an allocation that tests call `a1`."""
+        return AllocationId(f"{allocation}-{self._tag}")
+
+    def handle(self, allocation: str = "a1") -> TaskHandle:
+        """The handle of the first attempt of an allocation's server."""
+        return TaskHandle(
+            driver="process", allocation_id=self.id(allocation), task="server", attempt=1, data=""
+        )
+
+    def folder(self, handle: TaskHandle) -> TaskFolder:
+        """Where a task is on record."""
+        return folder_of(self.data / "agent" / "tasks", handle)
+
     def launch(
         self, *command: str, allocation: str = "a1", task: str = "server", **fields: Any
     ) -> TaskLaunch:
         """What is needed to start *command*."""
         folder = self.data / "allocations" / allocation
         return TaskLaunch(
-            allocation_id=AllocationId(allocation),
+            allocation_id=self.id(allocation),
             allocation_name="web.app[0]",
             job="web",
             group="app",
@@ -88,7 +105,7 @@ class ProcessWorld:
             config=TaskConfig(command=command, cwd=fields.pop("cwd", "")),
             environment={
                 "PATH": PATH,
-                "TRUEUP_ALLOC_ID": allocation,
+                "TRUEUP_ALLOC_ID": self.id(allocation),
                 "TRUEUP_TASK_NAME": task,
                 **fields.pop("environment", {}),
             },
@@ -123,11 +140,11 @@ class ProcessWorld:
 
     def wakes(self, allocation: str) -> int:
         with self._changed:
-            return self._woken.count(AllocationId(allocation))
+            return self._woken.count(self.id(allocation))
 
     def run(self, handle: TaskHandle) -> RunRecord:
         """What is on record of a task that was started."""
-        run = folder_of(self.data / "agent" / "tasks", handle).run()
+        run = self.folder(handle).run()
         assert run is not None
         return run
 

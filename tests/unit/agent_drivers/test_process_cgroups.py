@@ -118,7 +118,7 @@ def test_real_limits(world: ProcessWorld) -> None:
     cgroups = world.driver._cgroups
     handle = world.start("sleep", "60", memory_bytes=64 * 1024**2)
     pid = str(world.pid(handle))
-    for folder, settings in cgroups.of_task("a1.server.1", world.launch().resources):
+    for folder, settings in cgroups.of_task(f"{world.id('a1')}.server.1", world.launch().resources):
         assert pid in Path(folder, "cgroup.procs").read_text().split()
         for name, value in settings.items():
             assert Path(folder, name).read_text().strip() == value
@@ -135,7 +135,7 @@ def test_fork_bomb_is_bounded(world: ProcessWorld) -> None:
     world.launch().task_dir.mkdir(parents=True)
     os.mkfifo(world.launch().task_dir / "go")
     handle = world.shell("read line < go; (while :; do sleep 60 & done); exec sleep 60")
-    folder = cgroups.limits["pids"] / "a1.server.1"
+    folder = cgroups.limits["pids"] / f"{world.id('a1')}.server.1"
     folder.joinpath("pids.max").write_text("20")
     world.launch().task_dir.joinpath("go").write_text("go\n")
     wait_until(lambda: "cannot fork" in world.log("server.stderr").lower())

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from agent.doors import DriverError
-from agent.drivers.task_folder import folder_of
 from tests.unit.agent_drivers.process_world import ProcessWorld, lives, wait_until
 
 
@@ -46,7 +45,7 @@ def test_exit_is_durable(world: ProcessWorld) -> None:
     """The end is on disk before anybody hears of it, in a file that was synced and renamed into place."""
     handle = world.shell("exit 7")
     world.ended(handle)
-    folder = folder_of(world.data / "agent" / "tasks", handle).path
+    folder = world.folder(handle).path
     assert json.loads(folder.joinpath("exit.json").read_bytes())["exit_code"] == 7
     assert folder.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in folder.iterdir()) == ["exit.json", "state.json"]

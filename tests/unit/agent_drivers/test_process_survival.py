@@ -11,9 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.doors import TaskHandle
 from agent.drivers.shim import records
-from agent.drivers.task_folder import folder_of
 from tests.unit.agent_drivers.process_world import (
     NO_CGROUPS,
     SECOND,
@@ -22,7 +20,6 @@ from tests.unit.agent_drivers.process_world import (
     lives,
     wait_until,
 )
-from trueup.models.ids import AllocationId
 
 AGENT = """
 import signal, sys
@@ -55,12 +52,6 @@ def an_agent(
             agent.kill()
 
 
-def handle_of(number: int) -> TaskHandle:
-    return TaskHandle(
-        driver="process", allocation_id=AllocationId(f"a{number}"), task="server", attempt=1, data=""
-    )
-
-
 def a_world(data: Path, cgroups: str) -> ProcessWorld:
     return ProcessWorld(data, cgroups=NO_CGROUPS if cgroups == "without" else None)
 
@@ -77,15 +68,15 @@ def test_tasks_outlive_a_killed_agent(tmp_path: Path, cgroups: str) -> None:
         agent.wait()
     world = a_world(tmp_path, cgroups)
     try:
-        assert set(world.driver.recover()) == {handle_of(0), handle_of(1)}
-        assert [world.pid(handle_of(number)) for number in (0, 1)] == pids
+        assert set(world.driver.recover()) == {world.handle("a0"), world.handle("a1")}
+        assert [world.pid(world.handle(f"a{number}")) for number in (0, 1)] == pids
         seen = len(world.log(allocation="a0"))
         wait_until(lambda: len(world.log(allocation="a0")) > seen + 50, "more output")
-        assert world.shell(TICKER, allocation="a0") == handle_of(0)
-        assert world.pid(handle_of(0)) == pids[0]
-        assert world.driver.execute(handle_of(0), ["echo", "hello"], SECOND) == (0, "hello\n")
-        world.driver.signal(handle_of(0), "SIGTERM")
-        assert world.ended(handle_of(0)).exit_code == 6
+        assert world.shell(TICKER, allocation="a0") == world.handle("a0")
+        assert world.pid(world.handle("a0")) == pids[0]
+        assert world.driver.execute(world.handle("a0"), ["echo", "hello"], SECOND) == (0, "hello\n")
+        world.driver.signal(world.handle("a0"), "SIGTERM")
+        assert world.ended(world.handle("a0")).exit_code == 6
         assert world.log(allocation="a0").endswith("bye\n")
     finally:
         world.close()
@@ -100,8 +91,8 @@ def test_ends_while_no_agent_is_there(tmp_path: Path, cgroups: str) -> None:
     wait_until(lambda: not any(map(lives, pids)))
     world = a_world(tmp_path, cgroups)
     try:
-        assert set(world.driver.recover()) == {handle_of(number) for number in range(3)}
-        found = [world.ended(handle_of(number)) for number in range(3)]
+        assert set(world.driver.recover()) == {world.handle(f"a{number}") for number in range(3)}
+        found = [world.ended(world.handle(f"a{number}")) for number in range(3)]
         assert [(status.exit_code, status.signal) for status in found] == [
             (5, None),
             (None, signal.SIGUSR1),
@@ -135,9 +126,11 @@ def test_agent_killed_while_it_starts_tasks(tmp_path: Path, cgroups: str) -> Non
     try:
         for number in range(count):
             world.shell(script, allocation=f"a{number}")
-        assert [world.pid(handle_of(number)) for number in range(5)] == first_pids
+        assert [world.pid(world.handle(f"a{number}")) for number in range(5)] == first_pids
         wait_until(lambda: len(started.read_text().split()) >= count)
-        assert sorted(started.read_text().split()) == sorted(f"a{number}" for number in range(count))
+        assert sorted(started.read_text().split()) == sorted(
+            world.id(f"a{number}") for number in range(count)
+        )
     finally:
         world.close()
 
@@ -170,14 +163,12 @@ def test_shim_killed_while_no_agent_is_there(tmp_path: Path, cgroups: str) -> No
     with an_agent(tmp_path, cgroups, "exec sleep 60") as (agent, pids):
         agent.kill()
         agent.wait()
-    folder = folder_of(tmp_path / "agent" / "tasks", handle_of(0))
-    run = folder.run()
-    assert run is not None
-    kill_hard(run.shim_pid)
+    (record,) = tmp_path.glob("agent/tasks/*/server/1/state.json")
+    kill_hard(msgspec.json.decode(record.read_bytes())["shim_pid"])
     world = a_world(tmp_path, cgroups)
     try:
-        assert list(world.driver.recover()) == [handle_of(0)]
-        assert world.ended(handle_of(0)).signal == signal.SIGKILL
+        assert list(world.driver.recover()) == [world.handle("a0")]
+        assert world.ended(world.handle("a0")).signal == signal.SIGKILL
         wait_until(lambda: not lives(pids[0]))
     finally:
         world.close()
@@ -189,7 +180,7 @@ def test_reused_pid_is_never_signalled(either_world: ProcessWorld) -> None:
     run = either_world.run(handle)
     kill_hard(run.shim_pid)
     either_world.ended(handle)
-    folder = folder_of(either_world.data / "agent" / "tasks", handle).path
+    folder = either_world.folder(handle).path
     with subprocess.Popen(["sleep", "60"]) as stranger:
         reused = msgspec.structs.replace(run, pid=stranger.pid, shim_pid=stranger.pid)
         folder.joinpath("state.json").write_bytes(msgspec.json.encode(reused))
@@ -220,17 +211,17 @@ def test_machine_was_restarted(world: ProcessWorld) -> None:
 
 def test_start_under_way(world: ProcessWorld) -> None:
     """A shim that was asked for by an agent which died, and has nothing on record yet, is not nothing."""
-    folder = folder_of(world.data / "agent" / "tasks", handle_of(0))
+    folder = world.folder(world.handle("a0"))
     folder.make()
     descriptor = os.open(folder.path, os.O_RDONLY)
     claimed = records.claim(descriptor)
     assert claimed is not None
     assert records.claim(descriptor) is None
-    assert world.driver.status(handle_of(0)).state == "running"
+    assert world.driver.status(world.handle("a0")).state == "running"
     os.close(claimed)
     os.close(descriptor)
-    assert world.driver.status(handle_of(0)).state == "gone"
-    world.driver.remove(handle_of(0))
+    assert world.driver.status(world.handle("a0")).state == "gone"
+    world.driver.remove(world.handle("a0"))
 
 
 def test_records_lost(world: ProcessWorld) -> None:
@@ -239,7 +230,7 @@ def test_records_lost(world: ProcessWorld) -> None:
         return  # Without cgroups its folder is all that a task is known by.
     handle = world.start("sleep", "60")
     pid = world.pid(handle)
-    folder_of(world.data / "agent" / "tasks", handle).remove()
+    world.folder(handle).remove()
     world.again()
     assert list(world.driver.recover()) == [handle]
     assert world.driver.status(handle).state == "running"
