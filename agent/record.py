@@ -80,7 +80,7 @@ class AllocationRecord(Model, frozen=True, kw_only=True):
     """One allocation. *outcome* is set once all its tasks have ended, and never changes again.
 
     *wanted* goes from `run` to `stop` and never back. *was_healthy*: it was healthy once, so that from then on not
-    being so is news.
+    being so is news. *gave_up*: nobody ordered its end, the node gave up on it for want of contact.
     """
 
     wanted: Literal["run", "stop"] = "run"
@@ -89,6 +89,7 @@ class AllocationRecord(Model, frozen=True, kw_only=True):
     tasks: dict[str, TaskRecord]
     healthy: bool | None = None
     was_healthy: bool = False
+    gave_up: bool = False
     outcome: ClientStatus | None = None
 
     @property

@@ -109,8 +109,7 @@ class _Step:
     def result(self) -> AllocationStep:
         record = replace(self._record, tasks=self._tasks)
         if record.outcome is None and all(task.phase == "dead" for task in self._tasks.values()):
-            failed = any(task.failed for task in self._tasks.values())
-            record = replace(record, outcome="failed" if failed else "complete")
+            record = replace(record, outcome=_outcome(record))
         moment = self._world.moment
         verdict = judge_health(self._assignment, record, self._world.checks, moment.steady)
         record = replace(
@@ -196,7 +195,14 @@ def _out_of_contact(assignment: Assignment, record: AllocationRecord, moment: Mo
     if limit is None or stop_after is None or limit > moment.steady:
         return record
     reason = f"no contact with the control plane for {format_duration(stop_after)}"
-    return told_to_stop(record, reason, moment.steady)
+    return replace(told_to_stop(record, reason, moment.steady), gave_up=True)
+
+
+def _outcome(record: AllocationRecord) -> ClientStatus:
+    """A batch task that was cut off for want of contact has done nothing that counts: it is lost, not complete."""
+    if any(task.failed for task in record.tasks.values()):
+        return "failed"
+    return "lost" if record.gave_up else "complete"
 
 
 def _contact_limit(assignment: Assignment, record: AllocationRecord, moment: Moment) -> datetime | None:

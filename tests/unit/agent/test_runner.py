@@ -310,6 +310,11 @@ def test_stop_after_ends_what_has_no_contact_and_survives_the_agent(world: World
     world.run(20)
     assert world.running() == [("a2", "server")]
 
+    world.control_plane.reachable = True
+    world.run(10)
+    [ended, _] = world.agent.reports.holdings()
+    assert ended.client_status == "lost"
+
 
 def test_a_jump_of_the_wall_clock_ends_and_starts_nothing(world: World) -> None:
     world.machine.behave = lambda launch: Behaviour(
