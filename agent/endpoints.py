@@ -34,6 +34,7 @@ _ROUTES: Final = Map(
         Rule("/allocations", endpoint="list", methods=["GET"]),
         Rule("/allocations", endpoint="start", methods=["POST"]),
         Rule("/allocations/<id>", endpoint="show", methods=["GET"]),
+        Rule("/allocations", endpoint="stop", methods=["DELETE"]),
         Rule("/allocations/<id>", endpoint="stop", methods=["DELETE"]),
         Rule("/allocations/<id>/logs", endpoint="logs", methods=["GET"]),
     ]
@@ -145,9 +146,14 @@ class AgentApp:
                 HTTPStatus.CONFLICT, "this agent obeys no stop before the control plane has adopted what runs"
             )
         reason = request.args.get("reason", "")
-        self._deps.orders.stop([StopOrder(id=AllocationId(values["id"]), reason=reason)])
+        ids = [values["id"]] if "id" in values else request.args.getlist("id")
+        if not ids:
+            raise _Problem(
+                HTTPStatus.BAD_REQUEST, "say which: DELETE /allocations/ID, or ?id=ID for each of several"
+            )
+        self._deps.orders.stop([StopOrder(id=AllocationId(one), reason=reason) for one in ids])
         self._await_written()
-        return _json({"accepted": 1}, HTTPStatus.ACCEPTED)
+        return _json({"accepted": len(ids)}, HTTPStatus.ACCEPTED)
 
     def _await_written(self) -> None:
         written = threading.Event()

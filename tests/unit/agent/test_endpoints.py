@@ -103,6 +103,30 @@ def test_pushes_start_and_stop(served: Served) -> None:
     client.close()
 
 
+def test_many_stops_are_one_request_each_reason(served: Served) -> None:
+    ids = [AllocationId(f"a{number}") for number in range(450)]
+    client = served.client()
+    client.start(served.node, [an_assignment(one) for one in ids[:3]])
+    served.world.run(1)
+    client.stop(served.node, [StopOrder(id=one, reason="suspended") for one in ids])
+    client.stop(served.node, [])
+    served.world.run(1)
+    assert served.world.running() == []
+    assert set(served.world.agent.runner._tombstones) == set(ids[3:])
+    assert served.get("/allocations/a0").json()["reason"] == "suspended"
+    client.close()
+
+
+def test_a_single_stop_names_its_allocation_in_the_path(served: Served) -> None:
+    served.client().start(served.node, [an_assignment("a1")])
+    served.world.run(1)
+    answer = requests.delete(f"{served.server.url}/allocations/a1?reason=x", headers=SECRET, timeout=5)
+    assert answer.json() == {"accepted": 1}
+    served.world.run(1)
+    assert served.world.running() == []
+    assert requests.delete(f"{served.server.url}/allocations", headers=SECRET, timeout=5).status_code == 400
+
+
 def test_one_assignment_alone_is_taken_too(served: Served) -> None:
     answer = requests.post(
         f"{served.server.url}/allocations", data=to_json(an_assignment("a1")), headers=SECRET, timeout=5
