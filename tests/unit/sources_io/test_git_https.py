@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sources_io.https_server import GitHttps
+from tests.git_hosts import GitHttps
 from tests.unit.sources_io.repository import ManualClock, Repo, follow, job_text
 from trueup.models.source_error import SourceUnavailable
 

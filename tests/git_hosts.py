@@ -1,16 +1,25 @@
-"""Git over https, as a forge serves it: TLS, a login, `git http-backend` behind it."""
+"""Hosts of git as an operator meets them: a forge over TLS with a login, and a machine with sshd."""
 
 import base64
 import contextlib
 import os
+import shutil
+import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import trustme
+
+from tests.require import require
+
+_START_SECONDS = 20.0
 
 
 class GitHttps:
@@ -103,3 +112,59 @@ def _handler(git: GitHttps) -> type[BaseHTTPRequestHandler]:
             self._end(status, headers, answer)
 
     return Handler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sshd:
+    """A daemon that serves whoever has *key*; *other_key* is not let in."""
+
+    port: int
+    key: Path
+    other_key: Path
+    known_hosts: Path
+
+    def url(self, repository: Path) -> str:
+        """The address of a repository of this machine."""
+        user = psutil.Process().username()
+        return f"ssh://{user}@127.0.0.1:{self.port}{repository}"
+
+
+@contextlib.contextmanager
+def running_sshd(folder: Path) -> Iterator[Sshd]:
+    """An sshd of our own with keys made in *folder*, until the end."""
+    require("ssh")
+    host, key, other_key, known_hosts = (
+        folder / name for name in ("host", "key", "other key", "known hosts")
+    )
+    for path in (host, key, other_key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    shutil.copy(folder / "key.pub", folder / "authorized")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {host}\nAuthorizedKeysFile {folder}/authorized\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n"
+        "PidFile none\nAcceptEnv GIT_PROTOCOL\n"
+    )
+    known_hosts.write_text(f"[127.0.0.1]:{port} {' '.join((folder / 'host.pub').read_text().split()[:2])}\n")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "config")], stderr=log)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(port):
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.01)
+        yield Sshd(port=port, key=key, other_key=other_key, known_hosts=known_hosts)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
