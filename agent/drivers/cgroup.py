@@ -52,6 +52,11 @@ class Cgroups:
             settings |= _limit(controller, folder, resources)
         return [(str(folder), settings) for folder, settings in found.items()]
 
+    def folders_of(self, name: str) -> list[str]:
+        """The cgroups of a task by its name, there or not."""
+        folders = [self.tracking] if self.tracking is not None else []
+        return [str(folder / name) for folder in dict.fromkeys([*folders, *self.limits.values()])]
+
     def of_shims(self) -> list[Path]:
         """Where spawner and shims live: out of the agent's own cgroups, so that ending its unit ends no task."""
         folders = [self.tracking] if self.tracking is not None else []

@@ -42,6 +42,9 @@ def end(allocation_id: AllocationId, task: str, run: RunRecord, main: int | None
             signal.pidfd_send_signal(main, signal.SIGKILL)
     if run.cgroups:
         kill_cgroup(run.cgroups[0])
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while in_use(run.cgroups[0]) and time.monotonic() < deadline:
+            time.sleep(0.01)
         return
     for descriptor in _marked(allocation_id, task):
         with contextlib.suppress(ProcessLookupError):

@@ -124,9 +124,7 @@ class ProcessDriver:
             raise DriverError(
                 f"task {handle.task} still runs; its records are what it is found by", temporary=True
             )
-        run = folder.run()
-        if run is not None:
-            leftovers.remove_cgroups(run.cgroups)
+        leftovers.remove_cgroups(self._cgroups.folders_of(_cgroup_name(handle)))
         folder.remove()
 
     def recover(self) -> Sequence[TaskHandle]:
@@ -139,8 +137,12 @@ class ProcessDriver:
             allocation_id, task, attempt = name.rsplit(".", 2)
             if attempt.isdigit():
                 handle = self._handle(AllocationId(allocation_id), task, int(attempt))
-                if handle not in handles and leftovers.in_use(self._cgroup_of(handle)):
+                if handle in handles:
+                    continue
+                if leftovers.in_use(self._cgroup_of(handle)):
                     handles[handle] = None
+                elif not folder_of(self._tasks, handle).path.exists():  # Else its start may be under way.
+                    leftovers.remove_cgroups(self._cgroups.folders_of(name))
         return tuple(handles)
 
     def execute(self, handle: TaskHandle, command: Sequence[str], timeout: Duration) -> tuple[int, str]:
@@ -188,7 +190,8 @@ class ProcessDriver:
             "groups": identity.groups,
             "oom_score": _OOM_SCORE,
             "cgroups": self._cgroups.of_task(
-                f"{launch.allocation_id}.{launch.task}.{launch.attempt}", launch.resources
+                _cgroup_name(self._handle(launch.allocation_id, launch.task, launch.attempt)),
+                launch.resources,
             ),
             "logs": {
                 "folder": str(launch.logs_dir),
@@ -250,10 +253,14 @@ class ProcessDriver:
     def _cgroup_of(self, handle: TaskHandle) -> str:
         if self._cgroups.tracking is None:
             return ""
-        return str(self._cgroups.tracking / f"{handle.allocation_id}.{handle.task}.{handle.attempt}")
+        return str(self._cgroups.tracking / _cgroup_name(handle))
 
     def _handle(self, allocation_id: AllocationId, task: str, attempt: int) -> TaskHandle:
         return TaskHandle(driver=self.name, allocation_id=allocation_id, task=task, attempt=attempt, data="")
+
+
+def _cgroup_name(handle: TaskHandle) -> str:
+    return f"{handle.allocation_id}.{handle.task}.{handle.attempt}"
 
 
 def _prepare_folders(launch: TaskLaunch, identity: Identity) -> None:

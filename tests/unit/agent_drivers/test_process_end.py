@@ -133,10 +133,10 @@ def test_kill_ends_the_whole_tree(either_world: ProcessWorld) -> None:
 
 def test_what_main_leaves_ends_with_it(either_world: ProcessWorld) -> None:
     """A task is over when its main process is; the daemons it left are ended before that is said."""
-    handle = either_world.shell(DAEMONS + "sleep 0.1; exit 4")
+    handle = either_world.shell(DAEMONS + "while [ ! -e go ]; do sleep 0.02; done; exit 4")
+    pids = [int(line) for line in either_world.lines(4)]
+    either_world.launch().task_dir.joinpath("go").touch()
     assert either_world.ended(handle).exit_code == 4
-    pids = [int(line) for line in either_world.log().split()]
-    assert len(pids) == 4
     assert not any(map(lives, pids))
 
 

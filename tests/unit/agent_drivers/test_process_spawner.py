@@ -50,6 +50,7 @@ def test_spawner_that_hangs(spawner: Spawner, tmp_path: Path) -> None:
         spawner.order({"folder": str(tmp_path / "absent")} | ORDER)
     assert failure.value.temporary
     assert not lives(first)
+    spawner._timeout_seconds = 30
     assert "step" in spawner.order({"folder": str(tmp_path / "absent")} | ORDER)
     assert spawner.pid != first
 
