@@ -203,7 +203,8 @@ def agent_settings(common: Settings, own: Mapping[str, Any]) -> AgentSettings:
         **_node(own),
         enable_process=own["enable_process"],
         policy=_policy(common),
-        data=common.data or default_data("agent"),
+        # Tasks have folders of their own, and shims run in them: a relative path would mean another folder there.
+        data=(common.data or default_data("agent")).absolute(),
         bind=bind,
         tls_ca=common.tls_ca,
         tls_cert=common.tls_cert,

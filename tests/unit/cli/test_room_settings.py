@@ -155,6 +155,15 @@ def test_an_agent_without_a_server_asks_the_address(start: Start, got: dict[str,
     assert got["agent"].token_file is None
 
 
+def test_a_relative_data_folder_is_the_one_below_where_the_agent_was_started(
+    start: Start, got: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever works elsewhere, as the shims of tasks do, must mean the same folder."""
+    monkeypatch.chdir(tmp_path)
+    assert start("agent", "--data", "node").exit_code == 0
+    assert got["agent"].data == tmp_path / "node"
+
+
 def test_up_is_both_below_one_folder(
     start: Start, got: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
