@@ -12,20 +12,20 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
-from agent.calls import Calls, handle_of
+from agent.calls import Calls
 from agent.checks import CheckBoard, CheckKey
 from agent.contact import Standing
-from agent.doors import TaskHandle, Workers
+from agent.doors import Workers
+from agent.driver_watch import DriverWatch
+from agent.held import Held
 from agent.instructions import Answer, Instruction, Moment, World
 from agent.journal import ChangeSet, Journal
-from agent.orphans import Orphans
-from agent.record import AllocationRecord, TaskRecord, rebased
+from agent.record import TaskRecord, rebased
 from agent.reports import Reports
 from agent.step import (
     AllocationStep,
@@ -36,34 +36,16 @@ from agent.step import (
     told_to_stop,
     updated_in_place,
 )
-from agent.views import allocation_of, holding_of, update_of
+from agent.telling import Telling
+from agent.views import allocation_of
 from trueup.models.allocation import Allocation
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check
-from trueup.models.wire import AllocationUpdate, Assignment, StopOrder
+from trueup.models.wire import Assignment, StopOrder
 
 ROUNDS: Final = 64
 """How many rounds one step makes at most, so that a task that ends at once for ever holds up nobody."""
-LOOK_AGAIN: Final = timedelta(seconds=5)
-"""How long until a driver that could not say how a task does, or which tasks it has, is asked again."""
-
 _log = structlog.stdlib.get_logger("trueup.agent")
-
-
-@dataclass(slots=True)
-class _Held:
-    """One allocation of this node, and what is under way for it. Values are swapped whole, so any thread may read.
-
-    *told* is what the control plane knows or will be told of it, in the version *told_version*.
-    """
-
-    assignment: Assignment
-    record: AllocationRecord
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
-    busy: set[str] = field(default_factory=set)
-    look_at: datetime | None = None
-    told: AllocationUpdate | None = None
-    told_version: int = -1
 
 
 class Runner:
@@ -89,12 +71,11 @@ class Runner:
         self._workers = workers
         self._check_workers = check_workers
         self._standing = standing
-        self._reports = reports
         self._boot_id = boot_id
         self._jitter = jitter
         self._halting = False
         self._inbox: deque[Callable[[], None]] = deque()
-        self._held: dict[AllocationId, _Held] = {}
+        self._held: dict[AllocationId, Held] = {}
         self._tombstones: dict[AllocationId, str] = dict(journal.tombstones())
         self._unwritten: list[Callable[[], None]] = []
         self._dirty: dict[AllocationId, None] = {}
@@ -102,12 +83,18 @@ class Runner:
         self._stop_after: dict[AllocationId, timedelta] = {}
         self._changes = ChangeSet()
         self._heap: list[tuple[datetime, int, AllocationId]] = []
-        self._looks: list[tuple[datetime, int, TaskHandle]] = []
-        self._recoveries: list[tuple[datetime, str]] = []
-        self._recovering: set[str] = set()
         self._numbers = itertools.count()
         self._checks = CheckBoard()
-        self._orphans = Orphans()
+        self._telling = Telling(reports, self._checks)
+        self._drivers = DriverWatch(
+            calls=calls,
+            workers=workers,
+            standing=standing,
+            held=self._held,
+            never_start=self._tombstones.keys(),
+            hand_in=self._hand_in,
+            changed=self._mark,
+        )
         self._take_up()
         standing.when_heard(self.heard)
 
@@ -145,7 +132,7 @@ class Runner:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing runs here any more, as far as the drivers have said what runs."""
-        return not (self.running_tasks or self._inbox or self._recovering or self._orphans.are_left)
+        return not self.running_tasks and not self._inbox and self._drivers.is_quiet
 
     @property
     def running_tasks(self) -> Sequence[str]:
@@ -188,17 +175,15 @@ class Runner:
     def _take_up(self) -> None:
         steady = self._standing.steady
         for assignment, record in self._journal.held():
-            held = _Held(assignment, taken_up(rebased(record, steady)))
+            held = Held(assignment, taken_up(rebased(record, steady)))
             self._held[assignment.allocation.id] = held
             self._note_limits(assignment)
             if not record.has_ended or any(task.handle is not None for task in record.tasks.values()):
                 self._dirty[assignment.allocation.id] = None
-            self._publish(held, known=True)
+            self._telling.publish(held, known=True)
+            self._drivers.look_later(steady, held)
             for name, task in live_tasks(held.record).items():
                 self._watch_checks(held, name, task)
-                self._look_later(steady, self._handle(held, name, task))
-        self._recoveries = [(steady, name) for name in sorted(self._calls.drivers)]
-        self._recovering = set(self._calls.drivers)
 
     def _hand_in(self, item: Callable[[], None]) -> None:
         self._inbox.append(item)
@@ -212,13 +197,13 @@ class Runner:
         allocation = assignment.allocation
         held = self._held.get(allocation.id)
         if allocation.id in self._tombstones:
-            self._tell_of_tombstone(allocation.id)
+            self._telling.never_started(allocation.id, self._tombstones[allocation.id])
         elif held is None:
             self._accept(assignment)
         elif allocation.desired_status != "run":
             self._stop(StopOrder(id=allocation.id, reason=allocation.reason))
         elif held.record.has_ended:
-            self._tell_again(held)
+            self._telling.again(held)
         elif allocation.job_version > held.assignment.allocation.job_version:
             held.assignment = self._changes.assignments[allocation.id] = assignment
             held.record = self._changes.records[allocation.id] = updated_in_place(held.record, assignment)
@@ -233,12 +218,12 @@ class Runner:
         if allocation.desired_status != "run":
             self._stop(StopOrder(id=allocation.id, reason=allocation.reason))
             return
-        held = _Held(assignment, new_record(assignment))
+        held = Held(assignment, new_record(assignment))
         self._held[allocation.id] = held
         self._changes.assignments[allocation.id] = assignment
         self._changes.records[allocation.id] = held.record
         self._note_limits(assignment)
-        self._adopt_orphans(held)
+        self._drivers.adopt_orphans(held)
         self._dirty[allocation.id] = None
         _log.info("allocation accepted", allocation=allocation.id, name=allocation.name, job=allocation.job)
 
@@ -247,9 +232,9 @@ class Runner:
         if held is None:
             if order.id not in self._tombstones:
                 self._tombstones[order.id] = self._changes.tombstones[order.id] = order.reason
-            self._tell_of_tombstone(order.id)
+            self._telling.never_started(order.id, self._tombstones[order.id])
         elif held.record.has_ended:
-            self._tell_again(held)
+            self._telling.again(held)
         elif held.record.wanted == "run":
             held.record = told_to_stop(held.record, order.reason, self._standing.steady)
             self._changes.records[order.id] = held.record
@@ -263,12 +248,13 @@ class Runner:
         if held is None and allocation_id not in self._tombstones:
             return
         self._changes.forgotten.add(allocation_id)
+        self._changes.tombstones.pop(allocation_id, None)
         self._tombstones.pop(allocation_id, None)
         self._held.pop(allocation_id, None)
         self._stop_after.pop(allocation_id, None)
         self._waiters.pop(allocation_id, None)
         self._checks.forget(allocation_id)
-        self._reports.drop(allocation_id)
+        self._telling.forget(allocation_id)
         if held is not None:
             self._workers.submit(str(allocation_id), lambda: self._calls.remove_folders(allocation_id))
 
@@ -279,10 +265,18 @@ class Runner:
 
     def _halt(self) -> None:
         self._halting = True
-        self._orphans.hasten(self._standing.steady)
+        self._drivers.halt()
         for allocation_id, held in self._held.items():
             if not held.record.has_ended:
                 self._dirty[allocation_id] = None
+
+    def _mark(self, allocation_id: AllocationId) -> None:
+        self._dirty[allocation_id] = None
+
+    def _look_at(self, allocation_id: AllocationId) -> None:
+        held = self._held.get(allocation_id)
+        if held is not None:
+            self._drivers.look_at(held)
 
     def _written(self) -> None:
         listeners, self._unwritten = self._unwritten, []
@@ -308,7 +302,7 @@ class Runner:
             for instruction in step.instructions:
                 self._have_done(held, instruction)
 
-    def _step_one(self, allocation_id: AllocationId, held: _Held) -> AllocationStep:
+    def _step_one(self, allocation_id: AllocationId, held: Held) -> AllocationStep:
         world = World(
             moment=self._moment(),
             answers={name: tuple(answers) for name, answers in held.answers.items()},
@@ -319,18 +313,18 @@ class Runner:
         )
         return step_allocation(held.assignment, held.record, world)
 
-    def _settle(self, held: _Held, step: AllocationStep) -> None:
+    def _settle(self, held: Held, step: AllocationStep) -> None:
         """Takes a step's result over, once it is in the journal."""
         before, held.record = held.record, step.record
         held.answers.clear()
-        allocation_id = held.assignment.allocation.id
+        allocation_id = held.id
         self._look_again(allocation_id, held, step.look_at)
         for name, task in step.record.tasks.items():
             if task.phase == "running" and before.tasks[name] is not task:
                 self._watch_checks(held, name, task)
             elif task.phase != "running" and before.tasks[name].phase == "running":
                 self._checks.forget(allocation_id, name)
-        self._publish(held)
+        self._telling.publish(held)
         if step.record.has_ended and not before.has_ended:
             _log.info(
                 "allocation ended",
@@ -341,129 +335,39 @@ class Runner:
             for waiter in sorted(self._waiters.pop(allocation_id, ())):
                 self._dirty[waiter] = None
 
-    def _have_done(self, held: _Held, instruction: Instruction) -> None:
+    def _have_done(self, held: Held, instruction: Instruction) -> None:
         allocation_id, task = held.assignment.allocation.id, instruction.task
         held.busy.add(task)
         assignment, attempt = held.assignment, held.record.tasks[task].attempt
 
         def work() -> None:
             answer = self._calls.carry_out(assignment, attempt, instruction)
-            self._hand_in(lambda: self._answered(allocation_id, task, answer, was_busy=True))
+            self._hand_in(lambda: self._answered(allocation_id, task, answer))
 
         self._workers.submit(f"{allocation_id}/{task}", work)
 
-    def _answered(
-        self, allocation_id: AllocationId, task: str, answer: Answer | None, *, was_busy: bool
-    ) -> None:
+    def _answered(self, allocation_id: AllocationId, task: str, answer: Answer | None) -> None:
         held = self._held.get(allocation_id)
-        if held is None:
-            return
-        if was_busy:
-            held.busy.discard(task)
-        if answer is not None:
-            held.answers.setdefault(task, []).append(answer)
-        self._dirty[allocation_id] = None
+        if held is not None:
+            held.answered(task, answer, was_busy=True)
+            self._dirty[allocation_id] = None
 
-    def _must_wait(self, held: _Held) -> bool:
+    def _must_wait(self, held: Held) -> bool:
         """Whether what it replaces, or what that replaced in turn, has not ended on this node yet."""
         replaced = held.assignment.allocation.replaces
         seen: set[AllocationId] = set()
         while replaced is not None and replaced in self._held and replaced not in seen:
             other = self._held[replaced]
             if not other.record.has_ended:
-                self._waiters.setdefault(replaced, set()).add(held.assignment.allocation.id)
+                self._waiters.setdefault(replaced, set()).add(held.id)
                 return True
             seen.add(replaced)
             replaced = other.assignment.allocation.replaces
         return False
 
-    # Drivers: looks, recovery, orphans.
-
-    def _look_at(self, allocation_id: AllocationId) -> None:
-        held = self._held.get(allocation_id)
-        if held is None:
-            return
-        for name, task in live_tasks(held.record).items():
-            self._look(self._handle(held, name, task))
-
-    def _look(self, handle: TaskHandle) -> None:
-        def work() -> None:
-            seen = self._calls.look(handle)
-            self._hand_in(lambda: self._looked(handle, seen))
-
-        self._workers.submit(f"{handle.allocation_id}/{handle.task}", work)
-
-    def _looked(self, handle: TaskHandle, seen: Answer | None) -> None:
-        if seen is None:
-            self._look_later(self._standing.steady + LOOK_AGAIN, handle)
-        else:
-            self._answered(handle.allocation_id, handle.task, seen, was_busy=False)
-
-    def _is_live(self, handle: TaskHandle) -> bool:
-        held = self._held.get(handle.allocation_id)
-        task = None if held is None else live_tasks(held.record).get(handle.task)
-        return task is not None and task.attempt == handle.attempt
-
-    def _look_later(self, at: datetime, handle: TaskHandle) -> None:
-        heapq.heappush(self._looks, (at, next(self._numbers), handle))
-
-    def _recover(self, name: str) -> None:
-        driver = self._calls.drivers[name]
-
-        def work() -> None:
-            try:
-                found = tuple(driver.recover())
-            except Exception as error:  # noqa: BLE001 - an engine that is away, or a fault of its driver
-                _log.warning(
-                    "driver does not say what runs", driver=name, why=str(error) or type(error).__name__
-                )
-                self._hand_in(lambda: self._not_recovered(name))
-                return
-            self._hand_in(lambda: self._recovered(name, found))
-
-        self._workers.submit(f"driver {name}", work)
-
-    def _not_recovered(self, name: str) -> None:
-        if self._halting:
-            # An engine that is away ends nothing now; what it has is found by the next agent.
-            self._recovering.discard(name)
-        else:
-            self._recoveries.append((self._standing.steady + LOOK_AGAIN, name))
-
-    def _recovered(self, name: str, found: Sequence[TaskHandle]) -> None:
-        self._recovering.discard(name)
-        for handle in found:
-            held = self._held.get(handle.allocation_id)
-            task = None if held is None else held.record.tasks.get(handle.task)
-            if held is None or task is None:
-                known = handle.allocation_id in self._tombstones or held is not None
-                self._orphans.found(handle, self._standing.steady, at_once=known)
-            elif _is_taken_up(task, handle):
-                self._adopt(held, handle)
-            elif handle.attempt < task.attempt or (task.handle is None and task.phase in {"waiting", "dead"}):
-                self._orphans.found(handle, self._standing.steady, at_once=True)
-        if self._halting:
-            self._orphans.hasten(self._standing.steady)
-
-    def _adopt_orphans(self, held: _Held) -> None:
-        """Takes over tasks of this allocation that run already although no record of it was left."""
-        for handle in self._orphans.claim(held.assignment.allocation.id):
-            if handle.task in held.record.tasks:
-                self._adopt(held, handle)
-
-    def _adopt(self, held: _Held, handle: TaskHandle) -> None:
-        held.busy.add(handle.task)
-        allocation_id = handle.allocation_id
-
-        def work() -> None:
-            answer = self._calls.adopt(handle)
-            self._hand_in(lambda: self._answered(allocation_id, handle.task, answer, was_busy=True))
-
-        self._workers.submit(f"{allocation_id}/{handle.task}", work)
-
     # Checks.
 
-    def _watch_checks(self, held: _Held, name: str, task: TaskRecord) -> None:
+    def _watch_checks(self, held: Held, name: str, task: TaskRecord) -> None:
         spec = held.assignment.group.task(name)
         if spec is not None and spec.checks and task.phase == "running":
             steady = self._standing.steady
@@ -471,11 +375,11 @@ class Runner:
 
     def _make_check(self, key: CheckKey, check: Check) -> None:
         held = self._held.get(key.allocation_id)
-        task = None if held is None else held.record.tasks.get(key.task)
-        if held is None or task is None or task.handle is None:
+        handle = None if held is None else held.handle(key.task)
+        if held is None or handle is None:
             self._checks.forget(key.allocation_id, key.task)
             return
-        assignment, handle = held.assignment, self._handle(held, key.task, task)
+        assignment = held.assignment
 
         def work() -> None:
             why_not = self._calls.check(assignment, handle, check)
@@ -497,27 +401,11 @@ class Runner:
             if held is not None and held.look_at == at:
                 held.look_at = None
                 self._dirty[allocation_id] = None
-        while self._looks and self._looks[0][0] <= steady:
-            handle = heapq.heappop(self._looks)[2]
-            if self._is_live(handle):
-                self._look(handle)
-        due, self._recoveries = _parted(self._recoveries, steady)
-        for _, name in due:
-            self._recover(name)
+        self._drivers.step(steady)
         for key, check in self._checks.due(steady):
             self._make_check(key, check)
-        for handle, action in self._orphans.due(steady, may_end=self._halting or self._standing.obeys_stops):
-            _log.info(
-                "task without a record", allocation=handle.allocation_id, task=handle.task, action=action
-            )
-            self._end_leftover(handle, action)
 
-    def _end_leftover(self, handle: TaskHandle, action: str) -> None:
-        self._workers.submit(
-            f"{handle.allocation_id}/{handle.task}", lambda: self._calls.end_leftover(handle, action)
-        )
-
-    def _look_again(self, allocation_id: AllocationId, held: _Held, at: datetime | None) -> None:
+    def _look_again(self, allocation_id: AllocationId, held: Held, at: datetime | None) -> None:
         if at is not None and at != held.look_at:
             heapq.heappush(self._heap, (at, next(self._numbers), allocation_id))
         held.look_at = at
@@ -531,10 +419,8 @@ class Runner:
             heapq.heappop(self._heap)
         points = [
             self._heap[0][0] if self._heap else None,
-            self._looks[0][0] if self._looks else None,
-            min((at for at, _ in self._recoveries), default=None),
+            self._drivers.next_at,
             self._checks.next_at,
-            self._orphans.next_at,
         ]
         soonest = min((point for point in points if point is not None), default=None)
         return None if soonest is None else self._standing.wall(soonest)
@@ -551,31 +437,6 @@ class Runner:
             jitter=self._jitter(),
         )
 
-    # Telling.
-
-    def _publish(self, held: _Held, *, known: bool = False) -> None:
-        """Has the control plane told what is new of an allocation; *known*: it will be told by the registration."""
-        allocation = held.assignment.allocation
-        views = self._checks.views(allocation.id)
-        update = update_of(held.assignment, held.record, views)
-        # That an allocation it has just assigned is pending is no news to the control plane.
-        known = known or (held.told is None and update.client_status == "pending")
-        if update == held.told and allocation.job_version == held.told_version:
-            return
-        news = None if known or update == held.told else update
-        held.told, held.told_version = update, allocation.job_version
-        self._reports.put(holding_of(held.assignment, held.record, views), allocation.resources, news)
-
-    def _tell_again(self, held: _Held) -> None:
-        """An order for what has ended shows that its end was not heard."""
-        self._reports.tell(
-            update_of(held.assignment, held.record, self._checks.views(held.assignment.allocation.id))
-        )
-
-    def _tell_of_tombstone(self, allocation_id: AllocationId) -> None:
-        reason = self._tombstones[allocation_id]
-        self._reports.tell(AllocationUpdate(id=allocation_id, client_status="complete", reason=reason))
-
     def _note_limits(self, assignment: Assignment) -> None:
         stop_after = assignment.group.disconnect.stop_after
         if stop_after is not None:
@@ -583,23 +444,3 @@ class Runner:
         else:
             self._stop_after.pop(assignment.allocation.id, None)
         self._standing.keep_to(min(self._stop_after.values(), default=None))
-
-    @staticmethod
-    def _handle(held: _Held, name: str, task: TaskRecord) -> TaskHandle:
-        if task.handle is None:
-            raise ValueError(f"a task that is {task.phase} has no handle")
-        return handle_of(held.assignment.allocation.id, name, task.handle)
-
-
-def _is_taken_up(task: TaskRecord, handle: TaskHandle) -> bool:
-    """Whether what a driver found is a start whose answer the agent before did not live to write."""
-    if task.phase == "starting":
-        return handle.attempt == task.attempt
-    return task.phase in {"pending", "waiting"} and handle.attempt > task.attempt
-
-
-def _parted(
-    recoveries: Sequence[tuple[datetime, str]], steady: datetime
-) -> tuple[list[tuple[datetime, str]], list[tuple[datetime, str]]]:
-    due = [one for one in recoveries if one[0] <= steady]
-    return due, [one for one in recoveries if one[0] > steady]
