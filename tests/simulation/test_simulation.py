@@ -3,6 +3,8 @@
 `pytest tests/simulation --seed 17` replays one seed, `--seeds 20000` tries more of them.
 """
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,16 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_seed(seed: int, tmp_path: Path, pristine: Path) -> None:
-    simulation = Simulation(seed, tmp_path, pristine)
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A folder in memory where there is one: what a simulation writes need not survive this machine."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def test_a_seed(seed: int, disk: Path, pristine: Path) -> None:
+    simulation = Simulation(seed, disk, pristine)
     try:
         bad_times(simulation)
         comes_to_rest(simulation)
@@ -105,7 +115,7 @@ def comes_to_rest(simulation: Simulation) -> None:
     for node in simulation.nodes:
         if node.agent is None:
             simulation.start_agent(node)
-    simulation.run(900)
+    simulation.run(600)
     server = simulation.server
     assert server is not None
     state = server.store.state
@@ -119,11 +129,13 @@ def comes_to_rest(simulation: Simulation) -> None:
         if job.type == "batch":
             assert len(held) >= count(job), simulation.told(f"{name}: {held}")
             assert not running, simulation.told(f"{name} still runs")
+        elif job.type == "system":
+            # One that failed too often stays failed on its node, by the contract.
+            failed = [one.name for one in held if one.client_status == "failed"]
+            nodes = len(simulation.nodes)
+            assert len(running) + len(failed) == nodes, simulation.told(f"{name}: {running}, {failed}")
         else:
-            expected = len(simulation.nodes) if job.type == "system" else count(job)
-            assert len(running) == expected, simulation.told(
-                f"{name}: {running}, not {expected}: {state.jobs[name]}"
-            )
+            assert len(running) == count(job), simulation.told(f"{name}: {running}: {state.jobs[name]}")
     for name in state.jobs:
         if name not in simulation.source.jobs:
             left = [
