@@ -51,10 +51,13 @@ class DiskFolders:
         foreign = owner is not None and owner.uid != os.geteuid()
         try:
             self._make_outer(base, foreign=foreign)
-            shared = _made_folder(
-                f"{base}/shared", _OPEN_TO_ALL if foreign or owner is None else _CLOSED, None
-            )
-            os.close(shared)
+            shared = _made_folder(f"{base}/shared", _CLOSED, None)
+            try:
+                if foreign or owner is None:
+                    # Also where another of its tasks, of the agent's own user, came first.
+                    os.fchmod(shared, _OPEN_TO_ALL)
+            finally:
+                os.close(shared)
             folder = _made_folder(own, _OPEN_TO_ALL if owner is None else _CLOSED, owner)
             try:
                 for file in files:

@@ -75,6 +75,15 @@ def test_another_users_task_owns_its_folder_and_can_reach_it(folders: DiskFolder
         assert mode_of(above) & 0o011 == 0o011
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_shared_folder_opens_once_tasks_of_several_users_share_it(folders: DiskFolders) -> None:
+    folders.prepare(A1, "server", mine(), [])
+    assert mode_of(folders.paths(A1, "server").shared) == 0o700
+    folders.prepare(A1, "other", Account(name="nobody", home="/", uid=65534, gid=65534), [])
+    assert mode_of(folders.paths(A1, "server").shared) == 0o777
+    assert mode_of(folders.paths(A1, "server").task) == 0o700
+
+
 @pytest.mark.parametrize("path", ["../out", "/etc/passwd", "", ".", "a/../../out", "a\0b"])
 def test_a_path_that_leads_out_is_refused(folders: DiskFolders, path: str) -> None:
     with pytest.raises(FolderError, match="beneath the task's folder"):
