@@ -1,7 +1,8 @@
 """What must be gone for a while before it counts as removed: documents of a directory.
 
 Editors, `rsync` and `git checkout` take files away for a moment. So a document that vanished stays in the desired
-state until it was absent from every look for the settle time, while all other changes go ahead. Pure.
+state until it was absent from every look for the settle time, while all other changes go ahead. What goes away
+together is removed together: a tree that is emptied file by file is one loss, and held as one. Pure.
 """
 
 import hashlib
@@ -39,16 +40,13 @@ class Removals:
         """
         present = _documents(seen)
         self._withheld = waits or bool(seen.unreadable_files)
-        kept: dict[_Key, _Held] = {}
-        for key, held in self._known.items():
-            if key in present:
-                self._absent_since.pop(key, None)
-                continue
-            since = self._absent_since.setdefault(key, now)
-            if self._withheld or now - since < self._settle_seconds:
-                kept[key] = held
-            else:
-                del self._absent_since[key]
+        absent = {key: held for key, held in self._known.items() if key not in present}
+        self._absent_since = {key: self._absent_since.get(key, now) for key in absent}
+        if self._withheld or any(now - since < self._settle_seconds for since in self._absent_since.values()):
+            kept = absent
+        else:
+            kept = {}
+            self._absent_since = {}
         self._known = present | kept
         self._given = self._with(seen, kept)
         return self._given
@@ -57,7 +55,7 @@ class Removals:
         """How long until the next document counts as removed; None if none will without another change."""
         if self._withheld or not self._absent_since:
             return None
-        left = min(self._absent_since.values()) + self._settle_seconds - now
+        left = max(self._absent_since.values()) + self._settle_seconds - now
         return timedelta(seconds=max(left, 0))
 
     def _with(self, seen: DesiredState, kept: Mapping[_Key, _Held]) -> DesiredState:

@@ -160,6 +160,21 @@ def test_emptied_tree_is_an_empty_tree_after_the_wait(
     assert source.read(first.commit.id).jobs == {}
 
 
+def test_a_tree_that_is_emptied_file_by_file_goes_at_once(
+    root: Path, source: TreeSpecSource, first: DesiredState, clock: ManualClock
+) -> None:
+    """The first file's wait is over while the second's is not: both are one loss, to be held as one."""
+    (root / "a.yaml").unlink()
+    source.read(first.commit.id)
+    clock.seconds += 1
+    (root / "b.yaml").unlink()
+    source.read(first.commit.id)
+    clock.seconds += 1.5
+    assert sorted(source.read(first.commit.id).jobs) == ["a", "b"]
+    clock.seconds += 1
+    assert source.read(first.commit.id).jobs == {}
+
+
 def test_after_a_start_a_changed_tree_is_watched_first(
     root: Path, first: DesiredState, clock: ManualClock
 ) -> None:
