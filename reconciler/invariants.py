@@ -29,8 +29,8 @@ def _names_wanted_twice(state: ClusterState) -> Iterator[str]:
 
 
 def _key(state: ClusterState, held: Allocation) -> str | None:
-    version = state.versions.get((held.job, held.job_version))
-    per_node = version is not None and version.job.type in {"system", "sysbatch"}
+    version = state.current_version(held.job)
+    per_node = version is None or version.job.type in {"system", "sysbatch"}
     return wanted_key(held, per_node=per_node)
 
 
