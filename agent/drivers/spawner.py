@@ -18,7 +18,10 @@ from typing import Any
 
 from agent.doors import DriverError
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from shim.spawner import main; main(int(sys.argv[2]), sys.argv[3], sys.argv[4:])"
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from shim.spawner import main; "
+    "main(int(sys.argv[2]), sys.argv[3], sys.argv[4:])"
+)
 _ATTEMPTS = 3
 
 
