@@ -66,13 +66,13 @@ def sample(name: str, seconds: Sequence[float]) -> None:
 def figure(name: str, value: float, limit: float, unit: str) -> None:
     """One figure and whether it is within its limit (at most *limit*)."""
     verdict = "ok" if value <= limit else "MISSED"
-    click.echo(f"  {name:<58} {value:9.2f} {unit}, at most {limit:g}: {verdict}")
+    click.echo(f"  {name:<58} {value:9.3f} {unit}, at most {limit:.3g}: {verdict}")
 
 
 def at_least(name: str, value: float, limit: float, unit: str) -> None:
     """One figure and whether it reaches its limit."""
     verdict = "ok" if value >= limit else "MISSED"
-    click.echo(f"  {name:<58} {value:9.2f} {unit}, at least {limit:g}: {verdict}")
+    click.echo(f"  {name:<58} {value:9.3f} {unit}, at least {limit:.3g}: {verdict}")
 
 
 def note(text: str) -> None:
