@@ -23,7 +23,7 @@ _LOOK_SECONDS: Final = 0.05
 
 
 @click.command(cls=Command)
-@click.option("--purge", is_flag=True, help="Also delete the data folder: store, logs, files of tasks.")
+@click.option("--purge", is_flag=True, help="Also delete that data folder: store, logs, files of tasks.")
 @click.option(
     "--timeout", type=DURATION, default="1m", show_default=True, help="How long tasks may take to end."
 )
@@ -35,23 +35,28 @@ def command(purge: bool, timeout: Duration) -> None:
     """
     common = settings()
     configure_logging(level="warning", log_format=common.log_format)
-    folder = _agent_folder(common.data)
+    data, folder = _agent_folder(common.data)
     _end_agent(folder)
     ended = _end_tasks(folder, timeout)
     click.echo(f"{ended} tasks ended in {folder}" if ended else f"nothing ran in {folder}")
     if purge:
-        gone = folder.parent if (folder.parent / "server").is_dir() else folder
-        shutil.rmtree(gone)
-        click.echo(f"{gone} deleted")
+        shutil.rmtree(data)
+        click.echo(f"{data} deleted")
 
 
-def _agent_folder(data: Path | None) -> Path:
-    """Where the agent of that data folder keeps its list: in `agent` below it for `trueup up`, else in itself."""
-    candidates = [data / "agent", data] if data is not None else [UP_DATA / "agent", default_data("agent")]
-    for folder in candidates:
+def _agent_folder(data: Path | None) -> tuple[Path, Path]:
+    """The data folder, and where its agent keeps its list: in `agent` below it for `trueup up`, else in itself.
+
+    The first is what `--purge` deletes, so it is never a folder above the one that was named: a server's own may lie
+    beside an agent's.
+    """
+    of_up, of_agent = (data, data) if data is not None else (UP_DATA, default_data("agent"))
+    candidates = [(of_up, of_up / "agent"), (of_agent, of_agent)]
+    for whole, folder in candidates:
         if (folder / "agent.db").is_file():
-            return folder.absolute()
-    raise Failed(f"no agent ever ran in {' or '.join(map(str, candidates))}; name its folder by --data")
+            return whole.absolute(), folder.absolute()
+    looked = " or ".join(str(folder) for _, folder in candidates)
+    raise Failed(f"no agent ever ran in {looked}; name its folder by --data")
 
 
 def _end_agent(folder: Path) -> None:
