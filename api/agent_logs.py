@@ -20,6 +20,7 @@ import msgspec
 
 from api.doors import LogsUnavailable
 from api.problems import ProblemDocument
+from trueup.models.codec import understood
 from trueup.models.ids import AllocationId, NodeId
 from trueup.models.node import Node
 
@@ -168,7 +169,7 @@ def _notice_a_dead_peer(held: socket.socket) -> None:
 def _detail(response: http.client.HTTPResponse) -> str:
     text = response.read(_CHUNK_BYTES)
     try:
-        return msgspec.json.decode(text, type=ProblemDocument).detail
+        return msgspec.json.decode(text, type=understood(ProblemDocument)).detail
     except (msgspec.DecodeError, ValueError):
         return f"answered {response.status} {response.reason}"
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from api.problems import bad_request, gone
+from trueup.models.codec import understood
 
 T = TypeVar("T")
 Key: TypeAlias = tuple[str | int, ...]
@@ -44,7 +45,7 @@ class Cursor:
             return cls(epoch=epoch)
         try:
             decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            found = msgspec.json.decode(decoded, type=_CursorText)
+            found = msgspec.json.decode(decoded, type=understood(_CursorText))
         except ValueError as error:
             raise bad_request(
                 "after is no cursor of this API; take it from `next` of the page before"

@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from agent.doors import DriverError, TaskStatus
+from trueup.models.codec import understood
 
 _T = TypeVar("_T")
 _NEVER = "0001-01-01"
@@ -69,7 +70,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 def parsed(value: object, kind: type[_T]) -> _T:
     """An answer of the engine as *kind*. DriverError if it has another form: then it is no Docker engine."""
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, understood(kind))
     except msgspec.ValidationError as error:
         raise DriverError(f"the Docker engine's answer is not understood: {error}") from None
 

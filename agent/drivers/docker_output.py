@@ -16,6 +16,7 @@ import msgspec
 
 from agent.drivers.docker_spec import LogTarget
 from agent.drivers.shim.output_log import OutputLog
+from trueup.models.codec import understood
 
 _SAVE_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 1
@@ -191,7 +192,7 @@ class ContainerOutput:
             os.fdopen(opened, "rb") as text,
             contextlib.suppress(msgspec.ValidationError, msgspec.DecodeError),
         ):
-            return msgspec.json.decode(text.read(), type=Position)
+            return msgspec.json.decode(text.read(), type=understood(Position))
         return None
 
 

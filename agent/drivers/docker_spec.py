@@ -14,6 +14,7 @@ import msgspec
 
 from agent.doors import DriverError, TaskHandle, TaskLaunch
 from agent.drivers.docker_container import Container
+from trueup.models.codec import understood
 from trueup.models.ids import AllocationId
 from trueup.models.job import LogLimits, Resources
 from trueup.models.units import parse_size
@@ -150,7 +151,7 @@ def container_of(handle: TaskHandle) -> str:
 def log_target_of(labels: Mapping[str, str]) -> LogTarget | None:
     """Where a container's output goes, or None if its labels do not say."""
     try:
-        return msgspec.json.decode(labels.get(LOGS, ""), type=LogTarget)
+        return msgspec.json.decode(labels.get(LOGS, ""), type=understood(LogTarget))
     except (msgspec.ValidationError, msgspec.DecodeError):
         return None
 

@@ -25,6 +25,7 @@ from agent.drivers.shim.watcher import KILL_SIGNAL
 from agent.drivers.spawner import Spawner
 from agent.drivers.start_failure import exit_code, explain, is_temporary
 from agent.drivers.task_folder import EndRecord, RunRecord, TaskFolder, all_folders, folder_of, moment
+from trueup.models.codec import understood
 from trueup.models.ids import AllocationId
 from trueup.models.node import DriverState
 from trueup.models.units import Duration
@@ -175,7 +176,7 @@ class ProcessDriver:
             raise DriverError(why, temporary=is_temporary(errno))
         if answer["started"] is None:
             return _await_other_shim(folder)
-        return msgspec.convert(answer["started"], RunRecord)
+        return msgspec.convert(answer["started"], understood(RunRecord))
 
     def _order(self, launch: TaskLaunch, folder: TaskFolder, identity: Identity) -> dict[str, object]:
         return {

@@ -4,10 +4,11 @@ What equals its default is left out, so writing a default out changes no byte, a
 release adds is in no digest.
 """
 
+import threading
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -27,6 +28,9 @@ from trueup.models.units import (
 
 T = TypeVar("T")
 
+_one_at_a_time: Final = threading.Lock()
+_understood: Final[set[object]] = set()
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of what crosses a wire or the store.
@@ -36,14 +40,28 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
 
+def understood(kind: type[T]) -> type[T]:
+    """*kind*, once msgspec knows it whole.
+
+    At the first use of a type, msgspec derives how to read it, and shows other threads what is not yet complete: two
+    that read a type for the first time at once end in a crash of the process. So whatever reads a type of structs
+    has it through here; the first waits are of a millisecond, all later ones of none.
+    """
+    if kind not in _understood:
+        with _one_at_a_time:
+            msgspec.json.Decoder(kind)
+            _understood.add(kind)
+    return kind
+
+
 def from_plain(value: object, kind: type[T]) -> T:
     """Builds *kind* from plain data (dicts, lists, strings). msgspec.ValidationError names the path."""
-    return msgspec.convert(value, kind, dec_hook=_decode)
+    return msgspec.convert(value, understood(kind), dec_hook=_decode)
 
 
 def from_json(text: bytes | str, kind: type[T]) -> T:
     """Decodes JSON into *kind*. msgspec.ValidationError or DecodeError if it does not fit."""
-    return msgspec.json.decode(text, type=kind, dec_hook=_decode)
+    return msgspec.json.decode(text, type=understood(kind), dec_hook=_decode)
 
 
 def to_plain(value: object) -> Any:  # noqa: ANN401 - plain data is whatever JSON can say
