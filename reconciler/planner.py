@@ -182,8 +182,9 @@ def _place_group(
 def _allocation(place: Place, node: Node, room: Room, now: datetime, ids: IdSource) -> Allocation:
     leaving = place.stop.allocation if place.stop is not None else None
     used = room.without(node.id, leaving if place.coupled else None)
+    allocation_id = AllocationId(ids.new_id())
     return Allocation(
-        id=AllocationId(ids.new_id()),
+        id=allocation_id,
         name=place.name,
         job=place.version.job.name,
         group=place.group.name,
@@ -194,7 +195,7 @@ def _allocation(place: Place, node: Node, room: Room, now: datetime, ids: IdSour
         job_version=place.version.version,
         revision=place.version.revision,
         digest=group_digest(place.version.job, place.group),
-        ports=_ports(place, used),
+        ports=_ports(place, used, allocation_id),
         resources=allocated_resources(place.group),
         deployment=None
         if place.deployment is None
@@ -206,9 +207,10 @@ def _allocation(place: Place, node: Node, room: Room, now: datetime, ids: IdSour
     )
 
 
-def _ports(place: Place, used: NodeUsage) -> dict[str, int]:
+def _ports(place: Place, used: NodeUsage, allocation_id: AllocationId) -> dict[str, int]:
+    """The id is new each time: a replacement goes where nobody listens, and two clusters of a machine keep apart."""
     demand = demand_of(place.group)
-    offset = int(content_digest(f"{place.name} {place.run}".encode()), 16) + used.allocations
+    offset = int(content_digest(allocation_id.encode()), 16)
     dynamic = iter(assign_ports(used, demand, offset) or ())
     return {port.name: next(dynamic) if port.port is None else port.port for port in place.group.ports}
 

@@ -191,3 +191,16 @@ def test_undeclared_nodes_get_no_work_when_only_declared_ones_may() -> None:
 
 def test_ties_go_to_the_first_name_whatever_the_order_of_nodes() -> None:
     assert where(planned(a_job(), a_node("b"), a_node("a"))) == ["a"]
+
+
+def test_a_free_port_goes_by_the_allocation_so_that_a_replacement_gets_another() -> None:
+    """Whoever listens there may be no task of ours: another cluster on the machine, or any program."""
+    job = a_job(ports=(Port(name="http"),))
+    state = a_state(nodes=(a_node("a"),), jobs=(job,))
+    ids = CountingIds()
+    ports = {
+        one.allocation.ports["http"]
+        for _ in range(3)
+        for one in evaluate(job.name, state, NOON, ids).placements
+    }
+    assert len(ports) == 3
