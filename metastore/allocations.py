@@ -9,24 +9,12 @@ import sqlalchemy as sa
 
 from metastore.kinds import Kind
 from metastore.schema import entity_table, text_column
-from trueup.models.allocation import Allocation, wanted_key
+from trueup.models.allocation import Allocation
+from trueup.models.claims import claimed_name
 from trueup.models.ids import AllocationId
 from trueup.models.state import ClusterState
 
 Staged = Mapping[AllocationId, Allocation | None]
-
-
-def claimed_name(allocation: Allocation, state: ClusterState) -> str | None:
-    """The key *allocation* claims among all that is wanted (see `wanted_key`); None if it claims none.
-
-    One whose job is unknown was adopted from an agent of a lost store: it may be a system job's, so it claims its
-    name on its own node only.
-    """
-    version = state.versions.get((allocation.job, allocation.job_version)) or state.current_version(
-        allocation.job
-    )
-    per_node = version is None or version.job.type in {"system", "sysbatch"}
-    return wanted_key(allocation, per_node=per_node)
 
 
 ALLOCATIONS: Final[Kind[AllocationId, Allocation]] = Kind(

@@ -5,7 +5,7 @@ each step; a violation is a sentence that names the culprits.
 from collections import Counter
 from collections.abc import Iterator
 
-from trueup.models.allocation import Allocation, wanted_key
+from trueup.models.claims import claimed_name
 from trueup.models.fit import usage_of
 from trueup.models.state import ClusterState
 
@@ -22,16 +22,12 @@ def violations(state: ClusterState) -> list[str]:
 
 def _names_wanted_twice(state: ClusterState) -> Iterator[str]:
     """At most one allocation a name is wanted (a node for system jobs, a run for scheduled ones)."""
-    keys = Counter(key for held in state.allocations.values() if (key := _key(state, held)) is not None)
+    keys = Counter(
+        key for held in state.allocations.values() if (key := claimed_name(held, state)) is not None
+    )
     for key, count in sorted(keys.items()):
         if count > 1:
             yield f"{count} allocations are wanted as {key}"
-
-
-def _key(state: ClusterState, held: Allocation) -> str | None:
-    version = state.current_version(held.job)
-    per_node = version is None or version.job.type in {"system", "sysbatch"}
-    return wanted_key(held, per_node=per_node)
 
 
 def _nodes_overfull(state: ClusterState) -> Iterator[str]:
