@@ -75,6 +75,9 @@ class DirtyJobs:
         freed = False
         for one in noted:
             jobs |= one.jobs
+            for node_id in one.nodes:
+                # It may be drained, ineligible for what it holds, or down.
+                jobs.update(held.job for held in state.allocations_on_node(node_id) if not held.is_terminal)
             freed = freed or one.room_freed or bool(one.nodes)
         for name in jobs:
             self.mark(name)

@@ -18,7 +18,7 @@ from tests.builders import NOON, CountingIds, a_desired, a_job, a_node
 from tests.unit.reconciler_loops.conftest import HandClock
 from trueup.models.desired import DesiredState
 from trueup.models.ids import IdSource
-from trueup.models.node import Node
+from trueup.models.node import Drain, Node
 from trueup.models.state import ClusterState
 
 
@@ -54,6 +54,26 @@ def test_a_revision_becomes_allocations_pushes_an_evaluation_and_events(
     types = [one.value.type for one in store.events(after=None, limit=10)]
     assert types.count("AllocationPlaced") == 2
     assert violations(store.state) == []
+
+
+def test_a_drain_that_begins_is_acted_on_without_waiting_for_a_full_pass(
+    store: SqlStore, loop: ReconcileLoop
+) -> None:
+    """It changes nothing of the job itself, whose work is to leave all the same."""
+    node = a_node("a")
+    joined(store, node)
+    applied(store, a_desired(a_job()))
+    loop.step()
+    (first,) = store.state.allocations_of_job("web")
+    with store.transaction() as tx:
+        tx.put_allocation(msgspec.structs.replace(first, client_status="running", healthy=True))
+    joined(store, a_node("b"))
+    loop.step()
+    drain = Drain(started_at=NOON, deadline_at=NOON + timedelta(hours=1))
+    joined(store, msgspec.structs.replace(node, drain=drain, eligible=False))
+    loop.step()
+    held = {one.node: one.desired_status for one in store.state.allocations_of_job("web")}
+    assert held == {"a": "stop", "b": "run"}
 
 
 def test_each_replacement_of_a_name_has_a_greater_epoch(store: SqlStore, loop: ReconcileLoop) -> None:
