@@ -29,13 +29,15 @@ class Loss:
 
 def held_for(loss: Loss) -> Held | None:
     """Why the revision is held, or None. A `confirm` that names the digest of exactly this loss lets it through."""
-    ended = _ended(loss)
+    ended = _ended(loss, _running(loss))
     gone = _jobs_gone(loss)
     reason = _no_job_left(loss, gone) or _protected(loss) or _too_much(loss, ended) or _nodes_removed(loss)
     if reason is None:
         return None
-    removes = tuple(sorted({*gone, *(held.job for held in ended), *_protected_names(loss)}))
-    lines = [*(f"job {name}" for name in removes), *sorted(f"allocation {held.name}" for held in ended)]
+    names = {(held.job, held.name) for held in _ended(loss, _holders(loss))}
+    removes = tuple(sorted({*gone, *(job for job, _ in names), *_protected_names(loss)}))
+    lines = [f"job {name} {_version(loss, name)}" for name in removes]
+    lines += sorted(f"allocation {name}" for _, name in names)
     lines += [f"node {name}" for name in loss.removed_policies]
     digest = content_digest("\n".join(lines).encode())
     if loss.confirm == digest:
@@ -69,11 +71,26 @@ def _running(loss: Loss) -> list[Allocation]:
     ]
 
 
-def _ended(loss: Loss) -> list[Allocation]:
-    """What runs and would end without a replacement."""
+def _holders(loss: Loss) -> list[Allocation]:
+    """All that hold a name, also while they are down: a loss keeps its digest while tasks fail and start again."""
+    return [
+        held
+        for held in list(loss.state.allocations.values())
+        if held.is_wanted and held.client_status != "complete"
+    ]
+
+
+def _version(loss: Loss, job: str) -> int:
+    """A job that comes back has a new one, so that what once confirmed its removal does not do so again."""
+    record = loss.state.jobs.get(job)
+    return 0 if record is None else record.version
+
+
+def _ended(loss: Loss, of: list[Allocation]) -> list[Allocation]:
+    """Those of *of* that would end without a replacement."""
     ended: list[Allocation] = []
     by_group: dict[tuple[str, str], list[Allocation]] = {}
-    for held in _running(loss):
+    for held in of:
         by_group.setdefault((held.job, held.group), []).append(held)
     for (job_name, group_name), held_ones in sorted(by_group.items()):
         job = loss.wanted.get(job_name)

@@ -139,3 +139,28 @@ def test_the_digest_is_of_exactly_that_loss() -> None:
     assert other is not None
     assert other.confirm != first.confirm
     assert msgspec.structs.replace(first, revision=again.revision) == again
+
+
+def test_the_digest_stays_while_tasks_fail_and_are_replaced() -> None:
+    """What is printed now can still be committed in a minute, also for a job that crashes again and again."""
+    cluster = running(a_job(count=2))
+    first = cluster.apply(a_desired(revision="r2")).held
+    (crashed, _) = cluster.wanted()
+    cluster.put(crashed, client_status="failed")
+    again = cluster.apply(a_desired(revision="r3")).held
+    assert first is not None
+    assert again is not None
+    assert first.confirm == again.confirm
+
+
+def test_a_confirmation_does_not_wait_for_the_next_accident() -> None:
+    """The job came back after its confirmed removal, and is lost again: that was never agreed to."""
+    cluster = running(a_job(), a_job("db", protect=True))
+    held = cluster.apply(a_desired(a_job(), revision="r2")).held
+    assert held is not None
+    confirm = ClusterSettings(confirm=held.confirm)
+    assert cluster.apply(a_desired(a_job(), revision="r3", cluster=confirm)).held is None
+    cluster.settle()
+    cluster.apply(a_desired(a_job(), a_job("db", protect=True), revision="r4", cluster=confirm))
+    cluster.settle()
+    assert cluster.apply(a_desired(a_job(), revision="r5", cluster=confirm)).held is not None
