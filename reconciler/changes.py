@@ -63,9 +63,10 @@ class GroupChanges:
 class Changes:
     """One job's changes in one pass.
 
-    *updates* are allocations whose bookkeeping changes (health in a deployment). *ran_at* is set when a scheduled
-    run begins or is skipped. *next_look* is when time alone may change the answer. *waits_for* names what holds
-    a first start back.
+    *updates* are allocations whose bookkeeping changes (health in a deployment, a canary that was promoted).
+    *reverts_to* is the version that a failed rollout goes back to, from the next pass on, and *reverts_because* why.
+    *ran_at* is set when a scheduled run begins or is skipped. *next_look* is when time alone may change the answer.
+    *waits_for* names what holds a first start back.
     """
 
     job: str
@@ -74,6 +75,8 @@ class Changes:
     deployments: tuple[Deployment, ...] = ()
     updates: tuple[Allocation, ...] = ()
     stable_version: int | None = None
+    reverts_to: int | None = None
+    reverts_because: str = ""
     ran_at: datetime | None = None
     waits_for: tuple[str, ...] = ()
     next_look: datetime | None = None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from reconciler.canaries import canary_indexes, is_canary
 from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
 from reconciler.feasibility import check, check_staying
 from reconciler.rollout import Rollout, cancelled, govern
@@ -16,7 +17,7 @@ from reconciler.schedule import DueRun, due_run
 from trueup.models.allocation import Allocation, StopReason
 from trueup.models.deployment import Deployment
 from trueup.models.digest import group_digest
-from trueup.models.ids import NodeId
+from trueup.models.ids import AllocationId, NodeId
 from trueup.models.job import TaskGroup
 from trueup.models.node import Node
 from trueup.models.record import JobRecord, JobVersion
@@ -27,7 +28,8 @@ from trueup.models.template import ClusterSettings
 class JobState:
     """All of one job that a pass reads.
 
-    *version* is the one wanted (None: the job is removed). *waits_for* names dependencies that are not yet
+    *version* is the one wanted (None: the job is removed), *stable* the newest healthy one before it with other tasks,
+    *reverted* says that *version* is one that was gone back to. *waits_for* names dependencies that are not yet
     healthy, *stops_after* dependants that have not ended yet, *emptied_nodes* draining nodes on which nothing but
     system jobs is left.
     """
@@ -40,6 +42,8 @@ class JobState:
     deployments: Sequence[Deployment]
     nodes: Mapping[NodeId, Node]
     settings: ClusterSettings
+    stable: JobVersion | None = None
+    reverted: bool = False
     waits_for: tuple[str, ...] = ()
     stops_after: tuple[str, ...] = ()
     emptied_nodes: frozenset[NodeId] = frozenset()
@@ -83,9 +87,11 @@ def _counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
         group.name: _verdicts(actual, version, group, now, _of_group(actual, group))
         for group in version.job.groups
     }
-    rollout = govern(version, verdicts, actual.deployments, now)
+    rollout = govern(
+        version, verdicts, actual.deployments, now, stable=actual.stable, reverted=actual.reverted
+    )
     groups = {
-        group.name: _group_changes(version, group, verdicts[group.name], rollout)
+        group.name: _group_changes(actual, version, group, verdicts[group.name], rollout)
         for group in version.job.groups
     }
     groups |= _groups_gone(actual, version)
@@ -96,6 +102,8 @@ def _counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
         deployments=rollout.deployments_for(groups),
         updates=rollout.updates,
         stable_version=rollout.stable_version,
+        reverts_to=rollout.reverts_to,
+        reverts_because=rollout.reverts_because,
         next_look=earliest(
             [rollout.next_look, *(one.due_at for found in verdicts.values() for one in found)]
         ),
@@ -103,10 +111,22 @@ def _counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
 
 
 def _group_changes(
-    version: JobVersion, group: TaskGroup, verdicts: Sequence[Verdict], rollout: Rollout
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    verdicts: Sequence[Verdict],
+    rollout: Rollout,
 ) -> GroupChanges:
     foreign = tuple(one.stop for one in verdicts if one.standing == "foreign")
-    held, twins = _one_for_each_index([one for one in verdicts if one.standing not in {"leaving", "foreign"}])
+    counted = [one for one in verdicts if one.standing not in {"leaving", "foreign"}]
+    canaries = [one for one in counted if is_canary(one.allocation)]
+    others = [one for one in counted if not is_canary(one.allocation)]
+    if group.name in rollout.canaries:
+        return _beside_canaries(actual, version, group, canaries, others, rollout, foreign)
+    # Those of the rollout under way were promoted in this very pass; what an older one left has no part in it.
+    promoted = [one for one in canaries if one.allocation.id in rollout.promoted]
+    dropped = tuple(_stop(one, "not needed") for one in canaries if one not in promoted)
+    held, twins = _one_for_each_index([*others, *promoted], rollout.promoted)
     kept, surplus = _scale_down(held, group.count)
     digest = group_digest(version.job, group)
     maker = _Maker(version=version, group=group, rollout=rollout)
@@ -126,7 +146,7 @@ def _group_changes(
         and one.allocation.job_version != version.version
         and not one.allocation.is_terminal
     )
-    stop = (*foreign, *twins, *(one.stop for one in surplus))
+    stop = (*foreign, *dropped, *twins, *(one.stop for one in surplus))
     touched = len(in_place) + len(destructive) + len(paced) + len(replaced)
     return GroupChanges(
         place=place,
@@ -139,6 +159,77 @@ def _group_changes(
     )
 
 
+def _beside_canaries(
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    canaries: Sequence[Verdict],
+    others: Sequence[Verdict],
+    rollout: Rollout,
+    foreign: tuple[Stop, ...],
+) -> GroupChanges:
+    """While canaries are not promoted: they alone are new, and the old version is kept whole in the old version."""
+    digest = group_digest(version.job, group)
+    older = _older_version(actual, version, group, others)
+    held, twins = _one_for_each_index(others)
+    kept, surplus = _scale_down(held, group.count)
+    old = _Maker(version=older, group=older.job.group(group.name) or group)
+    new = _Maker(version=version, group=group, rollout=rollout)
+    replaced = [old.instead_of(one) for one in kept if one.standing in {"replace", "rerun"}]
+    missing = [old.at(index) for index in _free_indexes(kept, group.count)]
+    outdated = [one for one in kept if one.standing == "keep" and one.allocation.digest != digest]
+    migrating = [one for one in kept if one.standing == "migrate"]
+    paced = migrating[: rollout.drain_pace(group.name, len(replaced) + len(missing))]
+    mine = [
+        one
+        for one in canaries
+        if one.allocation.deployment is not None and one.allocation.deployment.id == rollout.id
+    ][: rollout.canaries[group.name]]
+    dropped = tuple(_stop(one, "not needed") for one in canaries if one not in mine)
+    lost = [new.instead_of(one, canary=True) for one in mine if one.standing in {"replace", "rerun"}]
+    indexes = canary_indexes(
+        [one.allocation.index for one in outdated],
+        [one.allocation.index for one in mine],
+        [one.allocation.index for one in kept],
+        rollout.canaries[group.name] - len(mine),
+    )
+    in_place = tuple(
+        one.allocation
+        for one in [*kept, *mine]
+        if one.standing in {"keep", "wait"}
+        and one.allocation.digest == digest
+        and one.allocation.job_version != version.version
+        and not one.allocation.is_terminal
+    )
+    return GroupChanges(
+        place=tuple(sorted([*replaced, *missing], key=lambda one: one.index)),
+        stop=(*foreign, *dropped, *twins, *(one.stop for one in surplus)),
+        in_place=in_place,
+        destructive_total=len(outdated),
+        migrate=tuple(old.coupled(one, "migrating") for one in paced),
+        canary=(*lost, *(new.at(index, canary=True) for index in indexes)),
+        ignore=len(kept) + len(mine) - len(in_place) - len(replaced) - len(lost) - len(paced),
+    )
+
+
+def _older_version(
+    actual: JobState, version: JobVersion, group: TaskGroup, others: Sequence[Verdict]
+) -> JobVersion:
+    """The version that the group runs beside its canaries: the newest of those its allocations have."""
+    numbers = sorted({one.allocation.job_version for one in others}, reverse=True)
+    found = [actual.versions[number] for number in numbers if number in actual.versions]
+    digest = group_digest(version.job, group)
+    for one in found:
+        old = one.job.group(group.name)
+        if old is not None and group_digest(one.job, old) != digest:
+            return one
+    return version if actual.stable is None else actual.stable
+
+
+def _stop(verdict: Verdict, reason: StopReason) -> Stop:
+    return Stop(allocation=verdict.allocation, reason=reason)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Maker:
     """Makes placements of one group in one version."""
@@ -148,17 +239,25 @@ class _Maker:
     rollout: Rollout | None = None
     run: datetime | None = None
 
-    def at(self, index: int, node_id: NodeId | None = None) -> Place:
+    def at(self, index: int, node_id: NodeId | None = None, *, canary: bool = False) -> Place:
         return Place(
             version=self.version,
             group=self.group,
             index=index,
             run=self.run,
+            canary=canary,
             deployment=None if self.rollout is None else self.rollout.id,
             node_id=node_id,
         )
 
-    def instead_of(self, verdict: Verdict, *, coupled: bool = False, node_id: NodeId | None = None) -> Place:
+    def instead_of(
+        self,
+        verdict: Verdict,
+        *,
+        coupled: bool = False,
+        canary: bool = False,
+        node_id: NodeId | None = None,
+    ) -> Place:
         held = verdict.allocation
         return Place(
             version=self.version,
@@ -167,6 +266,7 @@ class _Maker:
             run=self.run,
             stop=verdict.stop,
             coupled=coupled,
+            canary=canary,
             deployment=None if self.rollout is None else self.rollout.id,
             node_id=node_id,
             avoid_nodes=frozenset(event.node_id for event in verdict.events if event.node_id is not None),
@@ -393,8 +493,13 @@ def _groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChange
     }
 
 
-def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Stop]]:
-    """The best of those that share an index, and stops for the others: a name is wanted once."""
+def _one_for_each_index(
+    verdicts: Sequence[Verdict], promoted: frozenset[AllocationId] = frozenset()
+) -> tuple[list[Verdict], list[Stop]]:
+    """The best of those that share an index, and stops for the others: a name is wanted once.
+
+    What gives way to a canary that was *promoted* in this pass is updated by it.
+    """
     by_index: dict[int, list[Verdict]] = {}
     for one in verdicts:
         by_index.setdefault(one.allocation.index, []).append(one)
@@ -403,7 +508,8 @@ def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], lis
     for _, found in sorted(by_index.items()):
         best, *others = sorted(found, key=lambda one: _preference(one, ""))
         kept.append(best)
-        twins += [Stop(allocation=one.allocation, reason="not needed") for one in others]
+        reason: StopReason = "updating" if best.allocation.id in promoted else "not needed"
+        twins += [_stop(one, reason) for one in others]
     return kept, twins
 
 

@@ -5,7 +5,7 @@ transaction, or a copy of the state in a dry run or a simulation.
 """
 
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,9 @@ from trueup.models.health import job_health
 from trueup.models.ids import IdSource, NodeId
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.state import ClusterState
+
+_VERSIONS_KEPT: Final = 100
+"""How far back a stable version is looked for; retention keeps fewer."""
 
 
 class Puts(Protocol):
@@ -49,6 +52,8 @@ def job_state(name: str, state: ClusterState) -> JobState:
         record=record,
         version=version,
         versions=versions,
+        stable=None if version is None else _stable_before(version, state),
+        reverted=record is not None and record.reverted_to is not None,
         allocations=allocations,
         deployments=state.deployments_of_job(name),
         nodes=state.nodes,
@@ -97,6 +102,10 @@ def _record_job(outcome: Plan, state: ClusterState, target: Puts, now: datetime)
         changed = msgspec.structs.replace(
             changed, last_run_at=changes.ran_at, last_run_token=changes.version.job.restart_token
         )
+    if changes.reverts_to is not None:
+        changed = msgspec.structs.replace(
+            changed, reverted=changes.reverts_because, reverted_to=changes.reverts_to
+        )
     if changed != held:
         target.put_job(msgspec.structs.replace(changed, modified_at=now))
     stable = changes.stable_version
@@ -110,7 +119,20 @@ def _wanted_version(state: ClusterState, held: JobRecord) -> JobVersion | None:
         frozen = state.versions.get((held.name, held.frozen_version))
         if frozen is not None:
             return frozen
+    if held.reverted_to is not None:
+        earlier = state.versions.get((held.name, held.reverted_to))
+        if earlier is not None:
+            return earlier
     return state.versions.get((held.name, held.version))
+
+
+def _stable_before(version: JobVersion, state: ClusterState) -> JobVersion | None:
+    """The newest version before *version* that was once healthy and whose tasks see something else."""
+    for number in range(version.version - 1, max(0, version.version - _VERSIONS_KEPT), -1):
+        earlier = state.versions.get((version.job.name, number))
+        if earlier is not None and earlier.stable and earlier.digest != version.digest:
+            return earlier
+    return None
 
 
 def _waits_for(state: ClusterState, version: JobVersion | None) -> tuple[str, ...]:

@@ -118,7 +118,11 @@ def _is_stale(outcome: Plan, state: ClusterState) -> bool:
     held = state.jobs.get(changes.job)
     if held is None or (changes.version is None) != held.removed:
         return True
-    if changes.version is not None and changes.version.version not in {held.version, held.frozen_version}:
+    if changes.version is not None and changes.version.version not in {
+        held.version,
+        held.frozen_version,
+        held.reverted_to,
+    }:
         return True
     return any(_moved_on(one, state) for one in _touched(outcome))
 

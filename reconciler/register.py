@@ -325,6 +325,8 @@ class _Jobs:
                 modified_at=self.now,
             )
         unscheduled = one.job.schedule is None
+        current = self.state.current_version(held.name)
+        is_another = made is not None and (current is None or made.digest != current.digest)
         changed = msgspec.structs.replace(
             held,
             version=held.version if made is None else made.version,
@@ -334,6 +336,8 @@ class _Jobs:
             template=one.template,
             invalid=False,
             frozen_version=frozen_version,
+            reverted="" if is_another else held.reverted,
+            reverted_to=None if is_another else held.reverted_to,
             last_run_token=one.job.restart_token if unscheduled else held.last_run_token,
         )
         if changed == held:

@@ -1,8 +1,9 @@
 """How a new version replaces the old one: deployments, their health, and how much a pass may change.
 
 A service's digest that was never rolled out opens a deployment; a newer digest supersedes it; a version with the
-same digest joins it. Batch jobs change all at once; system jobs keep the pace without a deployment. Canaries and
-automatic reverts build on the same record. Source: Nomad's deployments and `computeUpdateLimit`.
+same digest joins it. Batch jobs change all at once; system jobs keep the pace without a deployment. A rollout with
+canaries begins with these alone, and goes on once they are promoted (`reconciler.canaries`). Source: Nomad's
+deployments and `computeUpdateLimit`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,13 @@ from typing import Final
 
 import msgspec
 
+from reconciler.canaries import awaits_promotion, is_canary, is_canary_of, promoted_canaries, promotes
 from reconciler.changes import GroupChanges, earliest
 from reconciler.rules import Verdict
 from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.deployment import Deployment, DeploymentGroup, DeploymentStatus
 from trueup.models.digest import content_digest, group_digest
-from trueup.models.ids import DeploymentId
+from trueup.models.ids import AllocationId, DeploymentId
 from trueup.models.job import Job, TaskGroup
 from trueup.models.record import JobVersion
 
@@ -26,7 +28,10 @@ UNLIMITED: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupProgress:
-    """Where one group stands: allocations of the wanted digest by health, and how many are of an older one."""
+    """Where one group stands: allocations of the wanted digest by health, and how many are of an older one.
+
+    *canaries* are those healthy of the rollout under way that are not promoted.
+    """
 
     count: int
     healthy: int = 0
@@ -34,6 +39,7 @@ class GroupProgress:
     unhealthy: int = 0
     outdated: int = 0
     missing: int = 0
+    canaries: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -45,7 +51,9 @@ class GroupProgress:
 class Rollout:
     """What governs a job's changes in this pass. *id* tags new placements; None: no deployment is under way.
 
-    *opens* says that it begins with this pass.
+    *opens* says that it begins with this pass. *canaries* is, for each group whose canaries are not promoted, how many
+    it is to have now (0 once the rollout failed): such a group changes nothing else. *reverts_to* is the stable version
+    to go back to, as this pass found that the rollout failed; *promoted* are the canaries promoted in this pass.
     """
 
     version: JobVersion
@@ -55,7 +63,11 @@ class Rollout:
     halted: bool = False
     put: tuple[Deployment, ...] = ()
     updates: tuple[Allocation, ...] = ()
+    canaries: Mapping[str, int] = field(default_factory=dict)
+    promoted: frozenset[AllocationId] = frozenset()
     stable_version: int | None = None
+    reverts_to: int | None = None
+    reverts_because: str = ""
     next_look: datetime | None = None
 
     def budget(self, group: str, placing: int) -> int:
@@ -93,26 +105,36 @@ def govern(
     verdicts: Mapping[str, Sequence[Verdict]],
     deployments: Sequence[Deployment],
     now: datetime,
+    *,
+    stable: JobVersion | None = None,
+    reverted: bool = False,
 ) -> Rollout:
-    """What governs the changes of a job in *version*, given what its allocations are."""
+    """What governs the changes of a job in *version*, given what its allocations are.
+
+    *stable* is the version to go back to should it fail; *reverted*: *version* is one that was gone back to, which is
+    done without canaries, and from which nothing goes back further.
+    """
     if version.job.type != "service":
         return Rollout(version=version, progress=_progress(version.job, verdicts, None, now)[0])
     latest = max(deployments, key=lambda one: (one.created_at, one.job_version), default=None)
     if latest is not None and latest.is_active and latest.digest == version.digest:
-        return _continue(version, verdicts, latest, now)
+        return _continue(version, verdicts, latest, now, None if reverted else stable)
     put = () if latest is None or not latest.is_active else (_closed(latest, "superseded", now),)
     progress, _, _ = _progress(version.job, verdicts, None, now)
     if latest is not None and latest.digest == version.digest:
-        return Rollout(version=version, progress=progress, halted=latest.status == "failed", put=put)
+        halted = latest.status == "failed"
+        unpromoted = {name: 0 for name, one in latest.groups.items() if halted and awaits_promotion(one)}
+        return Rollout(version=version, progress=progress, halted=halted, put=put, canaries=unpromoted)
     if not any(one.outdated or one.missing for one in progress.values()):
         return Rollout(version=version, progress=progress, put=put, stable_version=version.version)
-    opened = _opened(version, progress, now)
+    opened = _opened(version, progress, now, canaries=0 if reverted else version.job.update.canary)
     return Rollout(
         version=version,
         id=opened.id,
         opens=True,
         progress=progress,
         put=(*put, opened),
+        canaries={name: one.desired_canaries for name, one in opened.groups.items() if awaits_promotion(one)},
         next_look=now + version.job.update.progress_deadline,
     )
 
@@ -123,20 +145,29 @@ def cancelled(deployments: Sequence[Deployment], now: datetime) -> tuple[Deploym
 
 
 def _continue(
-    version: JobVersion, verdicts: Mapping[str, Sequence[Verdict]], active: Deployment, now: datetime
+    version: JobVersion,
+    verdicts: Mapping[str, Sequence[Verdict]],
+    active: Deployment,
+    now: datetime,
+    stable: JobVersion | None,
 ) -> Rollout:
     update = version.job.update
     progress, marked, looks = _progress(version.job, verdicts, active, now)
+    promoted = promotes(version, active, {name: one.canaries for name, one in progress.items()}, verdicts)
+    no_canaries_now = promoted_canaries(active, verdicts, marked) if promoted else []
+    changed_ids = frozenset(one.id for one in no_canaries_now)
+    marked = [*(one for one in marked if one.id not in changed_ids), *no_canaries_now]
     groups: dict[str, DeploymentGroup] = {}
     for name, one in progress.items():
         earlier = active.groups.get(name, DeploymentGroup(desired_total=one.count, progress_at=now))
-        moved = one.healthy > earlier.healthy
+        moved = one.healthy > earlier.healthy or (promoted and awaits_promotion(earlier))
         groups[name] = msgspec.structs.replace(
             earlier,
             desired_total=one.count,
             placed=one.healthy + one.waiting + one.unhealthy,
             healthy=one.healthy,
             unhealthy=one.unhealthy,
+            promoted=earlier.promoted or (promoted and earlier.desired_canaries > 0),
             progress_at=now if moved else earlier.progress_at or active.created_at,
         )
     status, reason = _outcome(version.job, progress, groups, now)
@@ -148,15 +179,28 @@ def _continue(
         looks += [
             one.progress_at + update.progress_deadline
             for name, one in groups.items()
-            if one.progress_at is not None and not progress[name].is_done and update.progress_deadline
+            if one.progress_at is not None
+            and not progress[name].is_done
+            and not _waits_for_people(one, progress[name])
+            and update.progress_deadline
         ]
+    failed = status == "failed"
+    goes_back = failed and update.auto_revert and stable is not None
     return Rollout(
         version=version,
         id=active.id if status == "running" else None,
         progress=progress,
-        halted=status == "failed",
+        halted=failed,
         put=put,
         updates=tuple(marked),
+        promoted=changed_ids,
+        canaries={
+            name: 0 if failed else one.desired_canaries
+            for name, one in groups.items()
+            if status in {"running", "failed"} and awaits_promotion(one)
+        },
+        reverts_to=stable.version if goes_back and stable is not None else None,
+        reverts_because=f"version {version.version} ({version.digest}) failed: {reason}" if goes_back else "",
         stable_version=version.version if status == "successful" else None,
         next_look=earliest(looks),
     )
@@ -165,7 +209,7 @@ def _continue(
 def _outcome(
     job: Job, progress: Mapping[str, GroupProgress], groups: Mapping[str, DeploymentGroup], now: datetime
 ) -> tuple[DeploymentStatus, str]:
-    if all(one.is_done for one in progress.values()):
+    if all(one.is_done and not awaits_promotion(groups[name]) for name, one in progress.items()):
         return "successful", ""
     for name, one in sorted(progress.items()):
         if one.unhealthy and not job.update.progress_deadline:
@@ -173,9 +217,16 @@ def _outcome(
         progress_at = groups[name].progress_at
         if one.is_done or progress_at is None or not job.update.progress_deadline:
             continue
+        if _waits_for_people(groups[name], one):
+            continue
         if now >= progress_at + job.update.progress_deadline:
             return "failed", f"{name} made no progress for {job.update.progress_deadline}"
     return "running", ""
+
+
+def _waits_for_people(group: DeploymentGroup, progress: GroupProgress) -> bool:
+    """Whether all that is missing is a promotion: that has no deadline."""
+    return awaits_promotion(group) and progress.canaries >= group.desired_canaries
 
 
 def _progress(
@@ -187,13 +238,13 @@ def _progress(
     looks: list[datetime | None] = []
     for group in job.groups:
         digest = group_digest(job, group)
-        counted = {"healthy": 0, "waiting": 0, "unhealthy": 0, "outdated": 0}
+        counted = {"healthy": 0, "waiting": 0, "unhealthy": 0, "outdated": 0, "canaries": 0}
         present = 0
         for verdict in verdicts[group.name]:
             held = verdict.allocation
             if verdict.standing in {"leaving", "foreign"}:
                 continue
-            present += verdict.standing not in {"replace", "rerun"}
+            present += verdict.standing not in {"replace", "rerun"} and not is_canary(held)
             if held.digest != digest:
                 counted["outdated"] += verdict.standing in {"keep", "migrate"}
                 continue
@@ -204,6 +255,7 @@ def _progress(
                 elif health is None:
                     looks.append(held.created_at + job.update.healthy_deadline)
             if verdict.standing in {"keep", "migrate", "done"}:
+                counted["canaries"] += bool(health) and is_canary_of(held, active)
                 counted[{True: "healthy", False: "unhealthy", None: "waiting"}[health]] += 1
             elif verdict.standing == "wait" and health is False:
                 counted["unhealthy"] += 1
@@ -239,7 +291,10 @@ def _marked(held: Allocation, mine: DeploymentState, *, healthy: bool, now: date
     return msgspec.structs.replace(held, deployment=msgspec.structs.replace(mine, healthy=healthy, at=now))
 
 
-def _opened(version: JobVersion, progress: Mapping[str, GroupProgress], now: datetime) -> Deployment:
+def _opened(
+    version: JobVersion, progress: Mapping[str, GroupProgress], now: datetime, *, canaries: int
+) -> Deployment:
+    """A rollout; canaries where something older runs that they can be compared with."""
     identity = f"{version.job.name} {version.version} {now.isoformat()}"
     return Deployment(
         id=DeploymentId(content_digest(identity.encode())),
@@ -247,7 +302,10 @@ def _opened(version: JobVersion, progress: Mapping[str, GroupProgress], now: dat
         job_version=version.version,
         digest=version.digest,
         groups={
-            name: DeploymentGroup(desired_total=one.count, progress_at=now) for name, one in progress.items()
+            name: DeploymentGroup(
+                desired_total=one.count, desired_canaries=canaries if one.outdated else 0, progress_at=now
+            )
+            for name, one in progress.items()
         },
         created_at=now,
         modified_at=now,

@@ -9,9 +9,10 @@ from tests.builders import a_desired, a_group, a_job, a_task
 from trueup.models.clock import Clock
 from trueup.models.desired import DesiredState
 from trueup.models.ids import RevisionId
-from trueup.models.job import Job, Port
+from trueup.models.job import Job, Port, Update
 from trueup.models.revision import SourceStatus
 from trueup.models.template import ClusterSettings
+from trueup.models.units import Duration
 
 KINDS = ("service-a", "service-b", "service-c", "batch-a", "system-a")
 
@@ -71,4 +72,10 @@ class SimulatedSource:
         fixed = Port(name="http", port=8080 + KINDS.index(name))
         ports = draw.choice([(), (Port(name="http"),), (fixed,)])
         group = a_group(count=1 if kind == "system" else draw.randint(0, 3), tasks=(task,), ports=ports)
-        return a_job(name, type=kind, groups=(group,), max_parallel=draw.randint(1, 2))
+        update = Update(
+            max_parallel=draw.randint(1, 2),
+            canary=draw.choice([0, 0, 1]),
+            auto_promote=True,
+            min_healthy_time=Duration(seconds=1),
+        )
+        return a_job(name, type=kind, groups=(group,), update=update)

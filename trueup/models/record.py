@@ -24,7 +24,8 @@ class JobRecord(Model, frozen=True, kw_only=True):
 
     *revision* is the newest commit that changed the job; *invalid* says its newest document has errors and this is
     the last good one. *last_run_at* is the scheduled time of the newest run that was started or skipped,
-    *last_run_token* the `restart_token` it was for. *frozen_version* is the version a frozen job keeps running.
+    *last_run_token* the `restart_token` it was for. *frozen_version* is the version a frozen job keeps running,
+    *reverted_to* the one that runs instead of the newest, whose rollout failed; *reverted* says why.
     """
 
     name: str
@@ -37,6 +38,7 @@ class JobRecord(Model, frozen=True, kw_only=True):
     removed_revision: str = ""
     invalid: bool = False
     reverted: str = ""
+    reverted_to: int | None = None
     unplaced: tuple[UnplacedGroup, ...] = ()
     error: str = ""
     evaluated_version: int = 0

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -21,11 +22,14 @@ from tests.builders import (
     an_allocation,
 )
 from tests.pure_cluster import PureCluster
+from trueup.models.allocation import Allocation
 from trueup.models.codec import to_json
 from trueup.models.desired import DesiredState
-from trueup.models.job import Job, Port
+from trueup.models.ids import AllocationId
+from trueup.models.job import Job, Port, Update
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings
+from trueup.models.units import Duration
 
 NAMES = ("api", "db", "web")
 
@@ -46,7 +50,13 @@ def jobs(draw: st.DrawFn, name: str) -> Job:
         groups=(a_group(count=count, tasks=tasks, ports=ports),),
         type=kind,
         priority=draw(st.integers(1, 100)),
-        max_parallel=draw(st.integers(0, 2)),
+        update=Update(
+            max_parallel=draw(st.integers(0, 2)),
+            canary=draw(st.sampled_from([0, 0, 1, 2])),
+            auto_promote=draw(st.booleans()),
+            auto_revert=draw(st.booleans()),
+            min_healthy_time=Duration(seconds=1),
+        ),
         suspended=draw(st.sampled_from([False, False, False, True])),
     )
 
@@ -168,3 +178,31 @@ def test_the_same_input_gives_the_same_bytes_under_any_hash_seed() -> None:
         outputs.add(ran.stdout)
     assert len(outputs) == 1
     assert len(outputs.pop()) > 1000
+
+
+@settings(max_examples=60)
+@given(worlds(), wanted("next"))
+def test_what_must_always_hold(cluster: PureCluster, desired: DesiredState) -> None:
+    """No more than the count and the canaries; nothing placed where nothing may be; no stop without need."""
+    cluster.apply(desired)
+    for _ in range(6):
+        before = dict(cluster.state.allocations)
+        for name, outcome in cluster.one_pass().items():
+            for placement in outcome.placements:
+                node = cluster.state.nodes[placement.allocation.node_id]
+                assert node.status == "ready"
+                assert node.eligible
+            job = cluster.state.wanted_job(name)
+            if job is None or job.type != "service" or job.suspended:
+                continue
+            (group,) = job.groups
+            wanted_now = [held for held in cluster.wanted(name) if held.group == group.name]
+            canaries = [held for held in wanted_now if held.deployment is not None and held.deployment.canary]
+            assert len(wanted_now) - len(canaries) <= max(group.count, _wanted(before, name))
+            assert len(canaries) <= job.update.canary
+        cluster.agents_obey()
+        cluster.now += timedelta(seconds=1)
+
+
+def _wanted(allocations: dict[AllocationId, Allocation], job: str) -> int:
+    return sum(1 for held in allocations.values() if held.job == job and held.is_wanted)
