@@ -55,6 +55,7 @@ class DriverWatch:
         self._halting = False
         self._recoveries = [(standing.steady, name) for name in sorted(calls.drivers)]
         self._recovering = set(calls.drivers)
+        self._said: dict[str, str] = {}
 
     @property
     def is_quiet(self) -> bool:
@@ -88,8 +89,9 @@ class DriverWatch:
             self._end_leftover(handle, action)
 
     def halt(self) -> None:
-        """Everything is to end, also what has no record."""
+        """Everything is to end, also what has no record. A driver that did not answer is asked a last time, now."""
         self._halting = True
+        self._recoveries = [(self._standing.steady, name) for _, name in self._recoveries]
         self._orphans.hasten(self._standing.steady)
 
     def look_at(self, held: Held) -> None:
@@ -135,14 +137,17 @@ class DriverWatch:
                 found = tuple(driver.recover())
             except Exception as error:  # noqa: BLE001 - an engine that is away, or a fault of its driver
                 why = str(error) or type(error).__name__
-                _log.warning("driver does not say what runs", driver=name, why=why)
-                self._hand_in(lambda: self._not_recovered(name))
+                self._hand_in(lambda: self._not_recovered(name, why))
                 return
             self._hand_in(lambda: self._recovered(name, found))
 
         self._workers.submit(f"driver {name}", work)
 
-    def _not_recovered(self, name: str) -> None:
+    def _not_recovered(self, name: str, why: str) -> None:
+        if self._said.get(name) != why:
+            # Once for each cause: it is asked every few seconds, and where it stays away that is a log of nothing else.
+            self._said[name] = why
+            _log.warning("driver does not say what runs", driver=name, why=why)
         if self._halting:
             # An engine that is away ends nothing now; what it has is found by the next agent.
             self._recovering.discard(name)

@@ -1,14 +1,16 @@
 """The runner with everything in memory: what runs follows what is assigned, whatever happens to the agent."""
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from agent.doors import DriverError
+from agent.doors import DriverError, TaskHandle
 from tests.builders import a_group, a_task
-from tests.unit.agent.fake_driver import Behaviour
+from tests.unit.agent.fake_driver import Behaviour, FakeDriver
 from tests.unit.agent.world import World, an_assignment
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Disconnect, Lifecycle, Port, Restart
@@ -371,6 +373,30 @@ def test_tasks_are_ended_for_now_also_where_only_the_driver_knows_of_them(world:
 
     assert world.running() == []
     assert world.agent.runner.is_quiet
+
+
+def test_a_driver_that_stays_away_is_named_once_and_keeps_no_end_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that was named and is not there: it is asked every few seconds, and a last time at the end."""
+
+    def recover(_driver: FakeDriver) -> Sequence[TaskHandle]:
+        asked.append(world.clock.monotonic())
+        raise DriverError("engine is away", temporary=True)
+
+    asked: list[float] = []
+    monkeypatch.setattr(FakeDriver, "recover", recover)
+    with capture_logs() as said:
+        world.crash()
+        world.start_agent()
+        world.run(21)
+        before, begin = len(asked), world.clock.monotonic()
+        assert world.agent.stop_all(60) == []
+    assert before > 2
+    assert asked[before:] == [begin]
+    assert [line["why"] for line in said if line["event"] == "driver does not say what runs"] == [
+        "engine is away"
+    ]
 
 
 def test_an_orphan_whose_allocation_is_wanted_is_adopted(world: World) -> None:
