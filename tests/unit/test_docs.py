@@ -1,11 +1,14 @@
 """What the documentation says can be followed."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
+from cli.main import cli
 from trueup.models.wire import holdings_digest
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +49,32 @@ def test_make_says_what_is_missing(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "needs Python 3.11 or newer" in done.stderr
+
+
+def _commands_of(page: Path) -> list[list[str]]:
+    """The `trueup …` lines of a page's shell blocks, as words; without comments, pipes and redirections."""
+    found: list[list[str]] = []
+    for block in re.findall(r"^```(?:sh|console)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = re.split(r"\s[|>#]|\s&&", line.strip().removeprefix("$ "))[0]
+            if re.match(r"trueup\s+[a-z]", words) and not words.startswith("trueup is"):
+                found.append(shlex.split(words))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_the_docs_exist(page: Path) -> None:
+    """Each command a page shows is one of the command line, and so is each of its options."""
+    root = click.Context(cli, info_name="trueup")
+    unknown = []
+    for words in _commands_of(page):
+        named = cli.get_command(root, words[1])
+        options = {"--help"} | ({name for param in named.params for name in param.opts} if named else set())
+        unknown += [word for word in words[2:] if word.startswith("--") and word.split("=")[0] not in options]
+        unknown += [words[1]] if named is None else []
+    assert unknown == []
+
+
+def test_the_tutorial_shows_commands() -> None:
+    """Else the test of commands finds nothing and proves nothing."""
+    assert len(_commands_of(ROOT / "docs" / "tutorial" / "first-five-minutes.md")) > 8
