@@ -38,6 +38,7 @@ class SyncLoop:
         self._source, self._store, self._clock = source, store, clock
         self._adopting = adopting
         self._registered: DesiredState | None = None
+        self._trouble = ""
         self._log = structlog.stdlib.get_logger("trueup.source")
 
     def step(self) -> datetime | None:
@@ -47,13 +48,20 @@ class SyncLoop:
         try:
             desired = self._source.read(self._store.state.revision)
         except SourceUnavailable as error:
-            self._log.warning("the source cannot be read; what runs stays as it is", error=str(error))
+            self._note_trouble(str(error))
         else:
+            self._trouble = ""
             if desired != self._registered:
                 self._register(desired)
                 self._registered = desired
         self._note_source()
         return self._source.next_look
+
+    def _note_trouble(self, error: str) -> None:
+        """Once for each cause: it is tried every second, and /status has the age of the last success."""
+        if error != self._trouble:
+            self._log.warning("the source cannot be read; what runs stays as it is", error=error)
+        self._trouble = error
 
     def _register(self, desired: DesiredState) -> None:
         now = self._clock.now()

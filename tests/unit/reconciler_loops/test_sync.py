@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from metastore.store import SqlStore
 from reconciler.doors import SourceUnavailable
@@ -89,6 +90,19 @@ def test_an_unreadable_source_changes_nothing_and_shows(
     assert cluster_health(store.state).sync != "Unknown"
     types = [one.value.type for one in store.events(after=None, limit=10)]
     assert types == ["RevisionApplied", "SourceUnavailable", "SourceAvailable"]
+
+
+def test_an_unreadable_source_is_logged_once_each_time_it_becomes_so(
+    source: HandSource, sync: SyncLoop
+) -> None:
+    with capture_logs() as said:
+        for _ in range(3):
+            sync.step()
+        source.next = a_desired(a_job())
+        sync.step()
+        source.next = None
+        sync.step()
+    assert [line["log_level"] for line in said] == ["warning", "info", "warning"]
 
 
 def test_a_held_revision_that_another_overtakes_is_superseded(
