@@ -24,13 +24,17 @@ Json = dict[str, Any]
 
 
 def trueup(
-    *arguments: str | Path, cwd: Path, expect: int | None = 0, stdin: str | None = None
+    *arguments: str | Path,
+    cwd: Path,
+    expect: int | None = 0,
+    stdin: str | None = None,
+    extra_environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end; *expect* is its exit code (None: any)."""
     done = subprocess.run(
         [str(TRUEUP), *map(str, arguments)],
         cwd=cwd,
-        env=environment(),
+        env={**environment(), **(extra_environment or {})},
         input=stdin,
         capture_output=True,
         text=True,
