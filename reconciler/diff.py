@@ -532,7 +532,8 @@ def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict],
         key=lambda one: (one.standing not in {"migrate", "replace", "rerun"}, -one.allocation.index),
     )
     going = order[:surplus]
-    return [one for one in verdicts if one not in going], going
+    ids = {one.allocation.id for one in going}
+    return [one for one in verdicts if one.allocation.id not in ids], going
 
 
 def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:
