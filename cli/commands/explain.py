@@ -260,7 +260,10 @@ def _rollout_words(rollout: DeploymentView) -> str:
 
 
 def _pass_words(found: EvaluationView, now: datetime) -> str:
-    words = f"{ago(found.created_at, now)} ago, {found.trigger or 'full pass'}: {found.status}"
+    words = f"{ago(found.created_at, now)} ago"
+    if found.trigger:
+        words += f", {found.trigger}"
+    words += f": {found.status}"
     words += f", placed {found.placed}, stopped {found.stopped}"
     if found.error:
         words += f"; {found.error}"
