@@ -1,6 +1,8 @@
 """`trueup allocs`: what runs where."""
 
 import dataclasses
+from datetime import UTC, datetime
+from typing import Final
 
 import click
 
@@ -10,6 +12,9 @@ from cli.listing import Listing, run
 from cli.options import Command, output_option, watch_option
 from cli.system import SystemClock
 from cli.views import AllocationView, short_id
+
+_TROUBLES: Final = frozenset({"Driver failure", "Terminated", "Check failed"})
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def health(held: AllocationView) -> Cell:
@@ -32,8 +37,17 @@ def ports(held: AllocationView) -> str:
 def reason(held: AllocationView) -> Cell:
     """Why it is stopped, or what is the matter with it."""
     if held.desired_status == "run":
-        return Cell(held.reason)
+        return Cell(held.reason or _trouble(held))
     return Cell(f"{held.desired_status}: {held.reason}".removesuffix(": "), "busy")
+
+
+def _trouble(held: AllocationView) -> str:
+    """What last went wrong with what should run and does not; nothing while all is well."""
+    if held.client_status not in {"pending", "failed"} and held.healthy is not False:
+        return ""
+    events = [event for task in held.tasks.values() for event in task.events if event.type in _TROUBLES]
+    newest = max(events, key=lambda event: event.at or _LONG_AGO, default=None)
+    return "" if newest is None else f"{newest.type}: {newest.message}".rstrip(": ")
 
 
 LISTING = Listing(

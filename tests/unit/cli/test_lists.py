@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import Result
 
-from tests.unit.cli.canned import COMMIT, a_cluster, a_node, a_revision, an_allocation
+from tests.unit.cli.canned import COMMIT, a_cluster, a_node, a_revision, a_task, an_allocation
 from tests.unit.cli.conftest import FakeControlPlane
 
 Run = Callable[..., Result]
@@ -52,6 +52,21 @@ def test_allocations_that_are_history_are_left_out_unless_asked_for(
     assert run("allocs", "-o", "name").stdout.splitlines() == [an_allocation()["id"]]
     assert len(run("allocs", "--all", "-o", "name").stdout.splitlines()) == 2
     assert "stop: updating" in run("allocs", "--all").stdout
+
+
+def test_an_allocation_that_does_not_start_says_why(run: Run, control_plane: FakeControlPlane) -> None:
+    """The newest cause, not the wait that follows it; and nothing of it once all is well."""
+    events = [
+        {"at": "2026-06-01T12:00:01Z", "type": "Terminated", "message": "exit code 7"},
+        {"at": "2026-06-01T12:00:02Z", "type": "Driver failure", "message": "there is no program webd"},
+        {"at": "2026-06-01T12:00:03Z", "type": "Restarting", "message": "in 17s (restart 1 of 2 in 30m)"},
+    ]
+    tasks = {"server": a_task(state="pending", restarts=1, events=events)}
+    waiting = an_allocation(client_status="pending", healthy=None, tasks=tasks)
+    control_plane.answers["/allocations"] = [waiting]
+    assert "Driver failure: there is no program webd" in run("allocs").stdout
+    control_plane.answers["/allocations"] = [{**waiting, "client_status": "running", "healthy": True}]
+    assert "Driver failure" not in run("allocs").stdout
 
 
 def test_allocations_of_one_job(run: Run, control_plane: FakeControlPlane) -> None:
