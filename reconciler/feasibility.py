@@ -4,12 +4,13 @@ Source: Nomad's feasibility checkers and Swarm's filter pipeline.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
 import re2
 
+from trueup.models.codec import to_plain
 from trueup.models.job import Affinity, Constraint, Job, SecretValue, TaskGroup
 from trueup.models.node import Node, attributes_of
 from trueup.models.reasons import (
@@ -25,11 +26,11 @@ from trueup.models.reasons import (
     wrong_region,
 )
 from trueup.models.template import ClusterSettings
+from trueup.models.variables import SECRET_PREFIX, Variable, split_variables
 
 Filter = Callable[[Node, Job, TaskGroup, ClusterSettings], Reason | None]
 
 _DISTINCT: Final = frozenset({"distinct_hosts", "distinct_property"})
-_SECRET_IN_TEXT: Final = re.compile(r"\$\{secret:([a-z0-9][a-z0-9-]*)\}")
 
 
 def check(node: Node, job: Job, group: TaskGroup, settings: ClusterSettings) -> Reason | None:
@@ -122,13 +123,32 @@ def secrets_of(group: TaskGroup) -> list[str]:
     """The names of all secrets that tasks of *group* use, sorted."""
     found: set[str] = set()
     for task in group.tasks:
-        for value in task.env.values():
-            if isinstance(value, SecretValue):
-                found.add(value.secret)
-            else:
-                found.update(_SECRET_IN_TEXT.findall(value))
+        found.update(value.secret for value in task.env.values() if isinstance(value, SecretValue))
         found.update(file.secret for file in task.files if file.secret is not None)
+        texts = [value for value in task.env.values() if isinstance(value, str)]
+        texts += [file.content for file in task.files if file.content is not None]
+        found.update(name for text in [*texts, *_texts(to_plain(task.config))] for name in _secrets_in(text))
     return sorted(found)
+
+
+def _texts(plain: object) -> Iterator[str]:
+    """Every text in plain data, however deep."""
+    if isinstance(plain, str):
+        yield plain
+    elif isinstance(plain, Mapping):
+        for value in plain.values():
+            yield from _texts(value)
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from _texts(value)
+
+
+def _secrets_in(text: str) -> Iterator[str]:
+    if SECRET_PREFIX not in text:
+        return
+    for piece in split_variables(text):
+        if isinstance(piece, Variable) and piece.name.startswith(SECRET_PREFIX):
+            yield piece.name.removeprefix(SECRET_PREFIX)
 
 
 def meets(condition: Constraint | Affinity, attributes: Mapping[str, str]) -> bool:

@@ -91,7 +91,8 @@ class SyncLoop:
 
     def _note_source(self) -> None:
         """Keeps the source's trouble in the store while it lasts; successes alone write nothing."""
-        status, held = self._source.status, self._store.state.source
+        held = self._store.state.source
+        status = self._source.status.with_success_of(held)
         if (status.error, status.kind, status.url) == (held.error, held.kind, held.url):
             return
         with self._store.transaction() as tx:

@@ -5,7 +5,18 @@ import pytest
 from reconciler.evaluate import evaluate
 from reconciler.planner import Plan
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
-from trueup.models.job import Affinity, Constraint, Job, Port, SecretValue, Spread, Volume
+from trueup.models.job import (
+    Affinity,
+    Constraint,
+    Job,
+    Port,
+    SecretValue,
+    Spread,
+    Task,
+    TaskConfig,
+    TaskFile,
+    Volume,
+)
 from trueup.models.node import DriverState, Node
 from trueup.models.template import ClusterSettings, NodePolicy
 
@@ -115,6 +126,21 @@ def test_operators(operator: str, value: str, label: str, *, meets: bool) -> Non
     constraint = Constraint(attribute="node.labels.x", operator=operator, value=value)  # type: ignore[arg-type]
     outcome = planned(a_job(constraints=(constraint,)), a_node(labels={"x": label}))
     assert bool(outcome.placements) is meets
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        a_task(env={"URL": "postgres://app:${secret:key}@db"}),
+        a_task(config=TaskConfig(command=("serve", "--key=${secret:key}"))),
+        a_task(files=(TaskFile(path="local/conf", content="key = ${secret:key}"),)),
+        a_task(files=(TaskFile(path="local/key", secret="key"),)),
+    ],
+)
+def test_a_secret_counts_wherever_it_is_named(task: Task) -> None:
+    job = a_job(groups=(a_group(tasks=(task,)),))
+    assert why(planned(job, a_node())) == {"secret key is missing": 1}
+    assert planned(job, a_node(secrets=("key",))).placements
 
 
 def test_constraints_of_job_group_and_task_must_all_hold() -> None:
