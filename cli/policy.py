@@ -15,6 +15,12 @@ T = TypeVar("T")
 _PROCESS: Final = frozenset({"enabled", "users"})
 _DOCKER: Final = frozenset({"enabled", "privileged", "mounts", "capabilities", "network_modes"})
 _VOLUME: Final = frozenset({"path", "read_only"})
+_NOT_CARRIED_OUT: Final = {
+    "secrets": "this release cannot keep a secret from jobs: every job may name every secret of --secrets DIR. "
+    "Remove the key, and keep in that folder only what all jobs of this node may see",
+    "artifacts": "this release fetches no artifacts; remove the key",
+}
+"""Rules of the contract that are not enforced yet. A rule that is accepted and not kept would be trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,9 @@ def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_ro
     *enable_process*: `--enable-process`, or `trueup up`. *allow_root*: tasks may run as root also where `users` does
     not list it, which only `trueup up` says.
     """
+    for key, why in _NOT_CARRIED_OUT.items():
+        if key in document:
+            raise Failed(f"{key} in the options file: {why}")
     drivers = _mapping(document, "drivers", frozenset({"process", "docker"}))
     process = _mapping(drivers, "process", _PROCESS, "drivers.")
     docker = _mapping(drivers, "docker", _DOCKER, "drivers.")

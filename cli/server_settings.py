@@ -80,7 +80,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "--git",
         multiple=True,
         metavar="URL",
-        help="Follow this repository: https, ssh or a local path; several are remotes of one history.",
+        help="Follow this repository: https, ssh or a local path.",
     ),
     click.option(
         "--ref", default="main", show_default=True, metavar="REF", help="The branch or tag to follow."

@@ -149,6 +149,8 @@ def _source(settings: ServerSettings, clock: SystemClock) -> TreeSpecSource:
         return directory_source(
             settings.specs, clock, removal_settle=timedelta(seconds=settings.removal_settle.total_seconds())
         )
+    if len(settings.git.urls) > 1:
+        raise Failed("--git: this release follows one remote of a history; give --git once")
     try:
         return git_source(_git_settings(settings.git), settings.data, clock, environment=os.environ)
     except (ValueError, SourceUnavailable) as error:
