@@ -4,7 +4,7 @@ Source: Nomad's feasibility checkers and Swarm's filter pipeline.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -25,6 +25,7 @@ from trueup.models.reasons import (
     missing_volume,
     wrong_region,
 )
+from trueup.models.same import Same
 from trueup.models.template import ClusterSettings
 from trueup.models.variables import SECRET_PREFIX, Variable, split_variables
 
@@ -119,16 +120,21 @@ def constraints_of(job: Job, group: TaskGroup) -> list[Constraint]:
     return [*job.constraints, *group.constraints, *(one for task in group.tasks for one in task.constraints)]
 
 
-def secrets_of(group: TaskGroup) -> list[str]:
+def secrets_of(group: TaskGroup) -> Sequence[str]:
     """The names of all secrets that tasks of *group* use, sorted."""
+    return _secrets_of(Same(group))
+
+
+@lru_cache(maxsize=16_384)
+def _secrets_of(group: Same[TaskGroup]) -> Sequence[str]:
     found: set[str] = set()
-    for task in group.tasks:
+    for task in group.value.tasks:
         found.update(value.secret for value in task.env.values() if isinstance(value, SecretValue))
         found.update(file.secret for file in task.files if file.secret is not None)
         texts = [value for value in task.env.values() if isinstance(value, str)]
         texts += [file.content for file in task.files if file.content is not None]
         found.update(name for text in [*texts, *_texts(to_plain(task.config))] for name in _secrets_in(text))
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def _texts(plain: object) -> Iterator[str]:
