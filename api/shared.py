@@ -64,8 +64,8 @@ class Shared:
     @property
     def source(self) -> SourceStatus:
         """How the spec source does now. Its successes change no index, so no snapshot has the newest."""
-        live = self.deps.source_status
-        return self.deps.store.state.source if live is None else live()
+        kept, live = self.deps.store.state.source, self.deps.source_status
+        return kept if live is None else live().with_success_of(kept)
 
     @property
     def index(self) -> int:

@@ -161,6 +161,7 @@ def test_https_with_a_token_and_a_host_that_dies(cluster: GitCluster, pushed: Pu
         cluster.restart_server()
         cluster.api.until(lambda: cluster.api.status()["nodes"].get("ready") == len(NODES))
         assert cluster.api.until(lambda: cluster.api.status()["sync"] == "Unknown")
+        assert "last read" in cluster.command("status")
         assert cluster.api.running("web") == before
 
         token.write_text("renewed")

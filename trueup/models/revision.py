@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Literal
 
+import msgspec
+
 from trueup.models.codec import Model
 from trueup.models.errors import SpecError
 from trueup.models.ids import RevisionId
@@ -63,3 +65,9 @@ class SourceStatus(Model, frozen=True, kw_only=True):
     url: str = ""
     last_success_at: datetime | None = None
     error: str = ""
+
+    def with_success_of(self, earlier: "SourceStatus") -> "SourceStatus":
+        """Itself; before its first success since a restart, with the last one of *earlier*, if of the same source."""
+        if self.last_success_at is not None or (self.kind, self.url) != (earlier.kind, earlier.url):
+            return self
+        return msgspec.structs.replace(self, last_success_at=earlier.last_success_at)

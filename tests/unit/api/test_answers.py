@@ -224,6 +224,18 @@ def test_the_live_source_status_is_shown_everywhere(make_world: Callable[..., Wo
     assert "trueup_source_up 0.0" in world.client.get("/metrics").text
 
 
+def test_the_last_success_before_a_restart_is_shown_until_there_is_a_newer_one(
+    make_world: Callable[..., World],
+) -> None:
+    """A control plane that starts while the source is away still says how old what it knows is."""
+    live = SourceStatus(kind="git", url="https://git.example/specs", error="no answer")
+    world = make_world(source_status=lambda: live)
+    world.store.state.source = SourceStatus(kind="git", url=live.url, last_success_at=NOON)
+    assert world.get("/status")["source"]["last_success_at"] == "2026-06-01T12:00:00Z"
+    world.store.state.source = SourceStatus(kind="git", url="elsewhere", last_success_at=NOON)
+    assert world.get("/status")["source"]["last_success_at"] is None
+
+
 def test_state_is_the_document_of_one_index(world: World) -> None:
     """`/state` streams exactly `state_document`."""
     web, node = a_job("web", count=500), a_node()

@@ -23,6 +23,7 @@ class HandSource:
     def __init__(self) -> None:
         self.next: DesiredState | None = None
         self.asked_with: RevisionId | None = None
+        self.last_success_at: datetime | None = NOON
 
     def read(self, applied: RevisionId | None) -> DesiredState:
         self.asked_with = applied
@@ -33,7 +34,7 @@ class HandSource:
     @property
     def status(self) -> SourceStatus:
         error = "" if self.next is not None else "specs: no such folder"
-        return SourceStatus(kind="directory", url="specs", last_success_at=NOON, error=error)
+        return SourceStatus(kind="directory", url="specs", last_success_at=self.last_success_at, error=error)
 
     @property
     def next_look(self) -> datetime | None:
@@ -90,6 +91,18 @@ def test_an_unreadable_source_changes_nothing_and_shows(
     assert cluster_health(store.state).sync != "Unknown"
     types = [one.value.type for one in store.events(after=None, limit=10)]
     assert types == ["RevisionApplied", "SourceUnavailable", "SourceAvailable"]
+
+
+def test_a_restart_while_the_source_is_away_keeps_the_time_of_the_last_success(
+    source: HandSource, sync: SyncLoop, store: SqlStore, clock: HandClock
+) -> None:
+    source.next = a_desired(a_job())
+    sync.step()
+    restarted = HandSource()
+    restarted.last_success_at = None
+    SyncLoop(restarted, store, clock).step()
+    assert store.state.source.error
+    assert store.state.source.last_success_at == NOON
 
 
 def test_an_unreadable_source_is_logged_once_each_time_it_becomes_so(
