@@ -35,6 +35,7 @@ _BOILERPLATE: Final = (
     "fatal: Could not read from remote repository",
     "Please make sure you have the correct access rights",
     "and the repository exists.",
+    "error: unable to read askpass response",
     "hint:",
     "warning:",
     "@@@",
@@ -191,6 +192,7 @@ def one_line(errors: bytes) -> str:
     telling = [line for line in lines if line and not line.startswith(_BOILERPLATE)]
     telling = telling or [line for line in lines if line]
     joined = "; ".join(dict.fromkeys(line.removeprefix("fatal: ") for line in telling))
+    joined = joined.replace(": terminal prompts disabled", "")
     return joined[:_MESSAGE_LENGTH] or "git failed and said nothing"
 
 

@@ -70,6 +70,8 @@ def test_refused_login(
     with pytest.raises(SourceUnavailable, match="--git-token-file") as error:
         source.read(None)
     assert not token or token not in str(error.value)
+    assert "askpass" not in str(error.value)
+    assert "terminal" not in str(error.value)
 
 
 def test_renewed_token_is_used(server: GitHttps, token_file: Path, data: Path, clock: ManualClock) -> None:
