@@ -7,6 +7,7 @@ from typing import Final
 from cli.blocks import Block, ago, line
 from cli.client import Client
 from cli.views import RevisionView, UnplacedView, short_id, view
+from trueup.models.reasons import NO_NODES
 from trueup.models.revision import Held
 
 WAITS: Final = "waits for "
@@ -74,4 +75,7 @@ def unplaced_sentence(group: str, count: int, reasons: Mapping[str, int]) -> str
 def reasons_words(reasons: Mapping[str, int]) -> str:
     """Reasons with the number of nodes that gave each, the most frequent first."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{reason} ({count} {'node' if count == 1 else 'nodes'})" for reason, count in ordered)
+    return ", ".join(
+        reason if reason == NO_NODES else f"{reason} ({count} {'node' if count == 1 else 'nodes'})"
+        for reason, count in ordered
+    )

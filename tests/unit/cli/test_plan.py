@@ -206,7 +206,7 @@ def test_work_without_room_that_stays_so_is_no_change(run_alone: Run, tmp_path: 
     )
     result = run_alone("plan", "--state", str(full), "--detailed-exitcode")
     assert result.exit_code == 0
-    assert "!   1 of app found no room: no node" in result.stdout
+    assert "!   1 of app found no room: no node is registered\n" in result.stdout
 
 
 def test_errors_are_named_and_the_rest_is_planned(run_alone: Run, specs: Path, nodes: Path) -> None:
