@@ -22,7 +22,14 @@ from trueup.models.evaluation import UnplacedGroup
 from trueup.models.fit import Demand, NodeUsage, allocated_resources, assign_ports, demand_of, fits
 from trueup.models.ids import AllocationId, IdSource, NodeId
 from trueup.models.node import Node, attributes_of
-from trueup.models.reasons import DISTINCT_HOSTS, NO_NODES, Reason, constraint_failed
+from trueup.models.reasons import (
+    DISTINCT_HOSTS,
+    NO_NODES,
+    NOT_READY,
+    Reason,
+    constraint_failed,
+    volume_elsewhere,
+)
 from trueup.models.state import ClusterState
 
 
@@ -235,6 +242,7 @@ class _Search:
         self._distinct = [
             one for one in constraints_of(job, place.group) if one.operator.startswith("distinct")
         ]
+        self._sticky = [one for one in place.group.volumes if one.sticky and not one.read_only]
         self._by_value = self._spread_counts()
         self._heap: list[tuple[float, str, NodeId]] | None = None
 
@@ -244,6 +252,9 @@ class _Search:
 
     def best(self, place: Place) -> tuple[Node, float] | None:
         """The best node for *place* and its score, or None. Ties go to the node whose name sorts first."""
+        home = self._home(place)
+        if home is not None:
+            return self._best_of([node for node in self._nodes.values() if node.id == home], place)
         if place.node_id is not None or place.stop is not None or place.avoid_nodes:
             return self._best_of(self._candidates(place), place)
         if self._heap is None:
@@ -280,11 +291,44 @@ class _Search:
         """Why each node refuses *place*, counted."""
         if not self._room.cluster.nodes:
             return Counter({NO_NODES: 1})
+        home = self._home(place)
+        if home is not None:
+            return self._reasons_of_home(home, place)
         found = Counter(self._refused)
         for node in self._nodes.values():
             reason = self._refuses(node, place)
             if reason is not None and (place.node_id is None or place.node_id == node.id):
                 found[reason] += 1
+        return found
+
+    def _home(self, place: Place) -> NodeId | None:
+        """The node that a name is bound to by a written host volume it has used; None if it may go anywhere.
+
+        The contract: a replacement goes only there, until `sticky: false` or `Node.lost`.
+        """
+        if not self._sticky or place.node_id is not None:
+            return None
+        held = self._room.cluster.allocations_of_job(self._version.job.name)
+        used = [one for one in held if one.name == place.name and one.tasks]
+        newest = max(used, key=lambda one: (one.created_at, one.id), default=None)
+        if newest is None:
+            return None
+        node = self._room.cluster.nodes.get(newest.node_id)
+        return None if node is not None and node.lost else newest.node_id
+
+    def _reasons_of_home(self, home: NodeId, place: Place) -> Counter[str]:
+        cluster = self._room.cluster
+        found: Counter[str] = Counter()
+        node = cluster.nodes.get(home)
+        name = home if node is None else node.name
+        for other in cluster.nodes.values():
+            if other.id != home:
+                found[volume_elsewhere(self._sticky[0].source, name)] += 1
+            elif home in self._nodes:
+                found[self._refuses(other, place) or NOT_READY] += 1
+            else:
+                job = self._version.job
+                found[check(other, job, self._group, cluster.settings) or NOT_READY] += 1
         return found
 
     def _candidates(self, place: Place) -> Iterable[Node]:

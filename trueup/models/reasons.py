@@ -37,6 +37,11 @@ def missing_volume(source: str) -> Reason:
     return Reason(f"host volume {source} is missing")
 
 
+def volume_elsewhere(source: str, node: str) -> Reason:
+    """What is to be placed wrote a host volume on another node, and goes only where that is."""
+    return Reason(f"host volume {source} is on {node}")
+
+
 def missing_secret(name: str) -> Reason:
     """The node's secrets folder has no secret of that name."""
     return Reason(f"secret {name} is missing")

@@ -1,10 +1,13 @@
 """Which node takes a placement, and the reasons of those that do not."""
 
+from typing import Any
+
 import pytest
 
 from reconciler.evaluate import evaluate
 from reconciler.planner import Plan
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
+from trueup.models.allocation import TaskState
 from trueup.models.job import (
     Affinity,
     Constraint,
@@ -230,3 +233,30 @@ def test_a_free_port_goes_by_the_allocation_so_that_a_replacement_gets_another()
         for one in evaluate(job.name, state, NOON, ids).placements
     }
     assert len(ports) == 3
+
+
+def with_volume(**fields: Any) -> Job:
+    return a_job(groups=(a_group(volumes=(Volume(name="data", source="shop-data", **fields),)),))
+
+
+def lost_on_a(job: Job, **fields: Any) -> Plan:
+    """One that ran on node a, whose volume node b offers too, and was lost."""
+    nodes = (a_node("a", volumes=("shop-data",), **fields), a_node("b", volumes=("shop-data",)))
+    state = a_state(nodes=nodes, jobs=(job,))
+    tasks = {"server": TaskState(state="dead")}
+    state.put_allocation(an_allocation(job, nodes[0], client_status="lost", tasks=tasks))
+    return evaluate("web", state, NOON, CountingIds())
+
+
+def test_a_written_volume_keeps_its_name_on_its_node() -> None:
+    assert where(lost_on_a(with_volume())) == ["a"]
+    assert why(lost_on_a(with_volume(), status="down")) == {
+        "node is not ready": 1,
+        "host volume shop-data is on a": 1,
+    }
+
+
+def test_what_is_only_read_or_not_sticky_or_given_up_goes_anywhere() -> None:
+    assert where(lost_on_a(with_volume(read_only=True), status="down")) == ["b"]
+    assert where(lost_on_a(with_volume(sticky=False), status="down")) == ["b"]
+    assert where(lost_on_a(with_volume(), status="down", lost=True)) == ["b"]
