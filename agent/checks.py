@@ -1,7 +1,9 @@
 """When a running task's checks are made, and what they say so far. No I/O: the runner has the checks made.
 
 The first run of a check is at once, then one every `interval` after the last has answered, so that a target that hangs
-is not asked by ever more at a time. Cost follows the checks that are due: a heap of due times, no walk over tasks.
+is not asked by ever more at a time. A check that has passed is asked a second time, at once, before it counts as
+failing: one late answer of a busy machine degrades no job, and what is down is down at the second look too. Cost
+follows the checks that are due: a heap of due times, no walk over tasks.
 """
 
 import heapq
@@ -34,7 +36,12 @@ class _Checked:
     answered: bool = False
     why_not: str | None = None
     failures: int = 0
+    doubted: bool = False
     under_way: bool = False
+
+    def doubts(self, why_not: str | None) -> bool:
+        """Whether an answer is to be confirmed first: the first failure after a success."""
+        return why_not is not None and self.answered and self.why_not is None and not self.doubted
 
 
 @dataclass(slots=True)
@@ -103,8 +110,13 @@ class CheckBoard:
         checked = self._checked(key)
         if checked is None:
             return False
+        checked.under_way, checked.doubted = False, checked.doubts(why_not)
+        if checked.doubted:
+            checked.due_at = steady
+            self._push(steady, key)
+            return False
         before = self.view(key.allocation_id, key.task)
-        checked.under_way, checked.answered = False, True
+        checked.answered = True
         checked.why_not = None if why_not is None else why_not[:DETAIL_LENGTH]
         checked.failures = 0 if why_not is None else checked.failures + 1
         checked.due_at = steady + checked.check.interval

@@ -47,15 +47,40 @@ def test_together_they_pass_once_each_has_and_fail_if_one_does() -> None:
     assert board.view(A1, "server") == CheckView(attempt=1, passing=None)
     assert board.take(key(1), None, NOON)
     assert board.view(A1, "server") == CheckView(attempt=1, passing=True)
-    assert board.take(key(1), "status 500", NOON)
+    failed(board, key(1), "status 500")
     assert board.view(A1, "server") == CheckView(attempt=1, passing=False, detail="http /b: status 500")
     assert not board.take(key(0), None, NOON), "nothing new"
+
+
+def failed(board: CheckBoard, check: CheckKey, why_not: str) -> None:
+    """What passed before fails, and fails again when it is asked at once."""
+    assert not board.take(check, why_not, NOON)
+    assert [found for found, _ in board.due(NOON)] == [check]
+    assert board.take(check, why_not, NOON)
+
+
+def test_a_failure_after_a_success_is_confirmed_at_once_before_it_counts() -> None:
+    board = CheckBoard()
+    board.watch(A1, "server", 1, [a_check(restart_after=1)], NOON)
+    board.due(NOON)
+    board.take(key(), None, NOON)
+    assert due_paths(board, 10) == ["/"]
+    assert not board.take(key(), "no answer", NOON + 12 * SECOND)
+    assert due_paths(board, 12) == ["/"]
+    assert not board.take(key(), None, NOON + 13 * SECOND)
+    assert board.view(A1, "server") == CheckView(attempt=1, passing=True)
+    assert board.next_at == NOON + 23 * SECOND
+
+    assert due_paths(board, 23) == ["/"]
+    failed(board, key(), "status 500")
+    assert board.views(A1)["server"].exhausted
 
 
 def test_restart_after_counts_failures_in_a_row() -> None:
     board = CheckBoard()
     board.watch(A1, "server", 1, [a_check(restart_after=2)], NOON)
-    for why_not, exhausted in [("no", False), (None, False), ("no", False), ("no", True), (None, False)]:
+    answers = [("no", False), (None, False), ("no", False), ("no", False), ("no", True), (None, False)]
+    for why_not, exhausted in answers:
         board.take(key(), why_not, NOON)
         assert board.views(A1)["server"].exhausted is exhausted
 
