@@ -40,6 +40,12 @@ class Agent:
         """Whether no job may run a program of this machine."""
         return not self._policies.process.enabled
 
+    @property
+    def refuses_root(self) -> bool:
+        """Whether a program of a task without `user` does not start: the agent is root, and root was not listed."""
+        policy = self._policies.process
+        return policy.enabled and not policy.root and os.geteuid() == 0
+
     def start(self) -> None:
         """Takes up what runs, joins, and does as it is told from now on."""
         self._threads.start()

@@ -36,19 +36,24 @@ def command(agent: AgentSettings) -> None:
     except (FolderInUse, JournalUnusable, CannotServe) as error:
         raise Failed(str(error)) from error
     node.start()
+    limits = limits_of(refuses_processes=node.refuses_processes, refuses_root=node.refuses_root)
     servers = ", ".join(agent.servers)
-    click.echo(
-        f"trueup agent {agent.name} is ready at {node.url}, for {servers}{_hint(node.refuses_processes)}"
-    )
+    click.echo(f"trueup agent {agent.name} is ready at {node.url}, for {servers}{limits}")
     signals.wait()
     say("stopping; tasks run on")
     warn_of_stuck(node.stop())
 
 
-def _hint(refuses_processes: bool) -> str:
-    if not refuses_processes:
-        return ""
-    return (
-        "; it runs containers only: --enable-process, or `drivers: {process: {enabled: true}}` in the file of "
-        "--config, lets jobs run programs of this machine"
-    )
+def limits_of(*, refuses_processes: bool, refuses_root: bool) -> str:
+    """What tasks may not do here that an operator may expect, and the line that allows it; empty if nothing."""
+    if refuses_processes:
+        return (
+            "; it runs containers only: --enable-process, or `drivers: {process: {enabled: true}}` in the file of "
+            "--config, lets jobs run programs of this machine"
+        )
+    if refuses_root:
+        return (
+            "; it runs no program as root: give each task a `user`, or allow it by "
+            "`drivers: {process: {users: [root]}}` in the file of --config"
+        )
+    return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from cli.commands.agent import limits_of
 from tests.unit.cli.conftest import FakeControlPlane
 
 Run = Callable[..., Result]
@@ -75,3 +76,9 @@ def test_completion_is_a_script_that_the_shell_reads(run_alone: Run, tmp_path: P
     )
     assert "version" in completed.stdout
     assert run_alone("completion", "tcsh").exit_code == 64
+
+
+def test_an_agent_that_is_ready_says_what_it_refuses_and_how_to_allow_it() -> None:
+    assert "--enable-process" in limits_of(refuses_processes=True, refuses_root=False)
+    assert "users: [root]" in limits_of(refuses_processes=False, refuses_root=True)
+    assert limits_of(refuses_processes=False, refuses_root=False) == ""
