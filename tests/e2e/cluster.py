@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 import requests
 
 TRUEUP: Final = Path(sys.executable).with_name("trueup")
-READY_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 60.0
 _URL: Final = re.compile(r"https?://[^\s,;]+")
 
 T = TypeVar("T")
