@@ -62,9 +62,14 @@ class ControlPlane:
         def adopting() -> bool:
             return self.membership.adopting
 
+        sync = SyncLoop(self._source, self.store, clock, adopting=adopting)
+
+        def undecided() -> bool:
+            return adopting() or (self.membership.met_strangers and not sync.has_read)
+
         add = self._threads.add
-        self._wake_source = add("source", SyncLoop(self._source, self.store, clock, adopting=adopting))
-        wake_reconcile = add("reconcile", ReconcileLoop(self.store, clock, ids, adopting=adopting))
+        self._wake_source = add("source", sync)
+        wake_reconcile = add("reconcile", ReconcileLoop(self.store, clock, ids, adopting=undecided))
         wake_dispatch = add("dispatch", Dispatcher(self.store, agents, clock, run_all=side_by_side))
         add("nodes", self.membership)
         add("retention", Retention(self.store, clock, self.membership.forget))

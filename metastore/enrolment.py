@@ -27,11 +27,12 @@ _MOST: Final = 2**52
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrance:
-    """A registration, and the node as it will be."""
+    """A registration, and the node as it will be. *known_index* is how far this store was when agents last heard it."""
 
     request: RegisterRequest
     node: Node
     now: datetime
+    known_index: int
 
 
 def clone_conflict(known: Node, request: RegisterRequest) -> str | None:
@@ -86,7 +87,7 @@ def node_of(request: RegisterRequest, state: ClusterState, peer: str, now: datet
 def enter(tx: StoreTransaction, entrance: Entrance) -> None:
     """Puts the node, takes over its name's earlier holder, and takes in all it holds. A repeat puts nothing new."""
     request, node, now = entrance.request, entrance.node, entrance.now
-    is_foreign = _is_foreign(request, tx.state)
+    is_foreign = remembers_another(request, tx.state, entrance.known_index)
     if is_foreign:
         _remember(tx, request)
     _inherit(tx, node)
@@ -101,12 +102,12 @@ def enter(tx: StoreTransaction, entrance: Entrance) -> None:
             tx.put_allocation(reported(held, silent_report(held), tx.state, now))
 
 
-def _is_foreign(request: RegisterRequest, state: ClusterState) -> bool:
+def remembers_another(request: RegisterRequest, state: ClusterState, known_index: int) -> bool:
     """Whether the agent remembers another store than this one, or this one as it was before a backup was put back."""
     if request.epoch == 0:
         return False
     other_store = bool(request.cluster_id) and request.cluster_id != state.cluster_id
-    return other_store or request.epoch != state.epoch or request.index > state.index
+    return other_store or request.epoch != state.epoch or request.index > known_index
 
 
 def _remember(tx: StoreTransaction, request: RegisterRequest) -> None:

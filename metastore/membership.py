@@ -15,7 +15,7 @@ import msgspec
 
 from metastore.adopted import Adopted
 from metastore.adoption import Adoption
-from metastore.enrolment import Entrance, clone_conflict, enter, node_of, status_of
+from metastore.enrolment import Entrance, clone_conflict, enter, node_of, remembers_another, status_of
 from metastore.errors import NameTaken, UnknownNode
 from metastore.liveness import Liveness, Rhythm, earliest, rhythm_of
 from metastore.mending import Mend, expected_keys, mend, orphan_stops
@@ -74,6 +74,8 @@ class Membership:
         """Takes up the nodes of the store; each has a whole deadline before it is judged."""
         self._store, self._clock, self._ids = store, clock, ids
         self._settings = settings or MembershipSettings()
+        self._opened_index = store.state.index
+        self._met_strangers = False
         self._lock = threading.Lock()
         self._sessions: dict[NodeId, _Session] = {}
         self._liveness = Liveness()
@@ -97,6 +99,14 @@ class Membership:
     def adopting(self) -> bool:
         """Whether the control plane still listens to what agents hold: until then nothing is decided."""
         return not self._adoption.is_over(self._clock.monotonic())
+
+    @property
+    def met_strangers(self) -> bool:
+        """Whether an agent came that remembers another store, or this one further on: ours is new, or put back.
+
+        What it knows to be wanted may be older than what runs: a revision has to be read before anything is decided.
+        """
+        return self._met_strangers
 
     @property
     def rhythm(self) -> Rhythm:
@@ -145,7 +155,7 @@ class Membership:
             if order < session.order and known_secret is not None:
                 return self._welcome(known_secret)
             own_secret = self._enter(
-                request, peer, keeps_secret=not joined or self._is_repeat(request, session)
+                request, session, peer, keeps_secret=not joined or self._is_repeat(request, session)
             )
             session.has_registered, session.has_used_secret = True, not joined
             session.order = order
@@ -232,14 +242,24 @@ class Membership:
         is_same = known is not None and known.incarnation == request.incarnation
         return is_same and not session.has_used_secret
 
-    def _enter(self, request: RegisterRequest, peer: str, *, keeps_secret: bool) -> str:
+    def _enter(self, request: RegisterRequest, session: _Session, peer: str, *, keeps_secret: bool) -> str:
         now = self._clock.now()
         own_secret = self._store.node_secret(request.node_id)
         with self._store.transaction() as tx:
             if own_secret is None or not keeps_secret:
                 own_secret = self._ids.new_id() + self._ids.new_id()
                 tx.put_node_secret(request.node_id, own_secret)
-            enter(tx, Entrance(request=request, node=node_of(request, tx.state, peer, now), now=now))
+            known_index = tx.state.index if session.has_registered else self._opened_index
+            self._met_strangers |= remembers_another(request, tx.state, known_index)
+            enter(
+                tx,
+                Entrance(
+                    request=request,
+                    node=node_of(request, tx.state, peer, now),
+                    now=now,
+                    known_index=known_index,
+                ),
+            )
         return own_secret
 
     def _forget_ended(self, request: RegisterRequest, session: _Session) -> None:

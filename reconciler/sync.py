@@ -38,8 +38,14 @@ class SyncLoop:
         self._source, self._store, self._clock = source, store, clock
         self._adopting = adopting
         self._registered: DesiredState | None = None
+        self._has_read = False
         self._trouble = ""
         self._log = structlog.stdlib.get_logger("trueup.source")
+
+    @property
+    def has_read(self) -> bool:
+        """Whether a revision was read since this control plane started, and what came of it is in the store."""
+        return self._has_read
 
     def step(self) -> datetime | None:
         """Reads the source, and registers what is new."""
@@ -54,6 +60,7 @@ class SyncLoop:
             if desired != self._registered:
                 self._register(desired)
                 self._registered = desired
+            self._has_read = True
         self._note_source()
         return self._source.next_look
 

@@ -10,6 +10,7 @@ from metastore.membership import Membership, MembershipSettings
 from metastore.store import SqlStore
 from tests.builders import CountingIds, a_job, a_record, a_version, an_allocation
 from tests.unit.metastore.talking import NODE, HandClock, Talker, a_holding, event_types, place
+from trueup.models.evaluation import Event
 from trueup.models.fit import allocated_resources
 from trueup.models.ids import RevisionId
 
@@ -198,6 +199,22 @@ def test_an_older_store_takes_over_what_it_does_not_know(
     Talker(membership).join(allocations=(a_holding(an_allocation()),), **memory)
     assert [held.desired_status for held in store.state.allocations.values()] == ["run"]
     assert not store.state.inherited
+
+
+def test_an_older_store_is_known_by_where_it_was_opened(store: SqlStore, clock: HandClock) -> None:
+    """What it wrote since its start, before this agent came, takes it no further than the agent remembers."""
+    apply_revision(store, a_job())
+    remembered = store.state.index + 3
+    membership = new(store, clock)
+    assert not membership.met_strangers
+    for number in range(10):
+        with store.transaction() as tx:
+            tx.put_event(Event(at=clock.now(), type="Noise", message=str(number)))
+    assert store.state.index > remembered
+    memory = {"cluster_id": store.state.cluster_id, "epoch": store.state.epoch, "index": remembered}
+    Talker(membership).join(allocations=(a_holding(an_allocation()),), **memory)
+    assert [held.desired_status for held in store.state.allocations.values()] == ["run"]
+    assert membership.met_strangers
 
 
 def test_at_the_same_epoch_what_is_not_known_is_not_taken_over(store: SqlStore, clock: HandClock) -> None:
