@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.cluster import Json
 from tests.e2e.plant import Plant
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("scheduling")]
 
 NODES = {
     "node-1": ("--region", "eu", "--label", "disk=ssd", "--cpu", "4", "--memory", "4GiB"),
@@ -18,10 +18,23 @@ NODES = {
 }
 
 
-@pytest.fixture
-def plant(tmp_path: Path) -> Iterator[Plant]:
-    """The three nodes, and no job yet."""
-    made = Plant(tmp_path)
+# Nothing is held back, and the job of none keeps the tree from ever being an emptied one.
+CLUSTER = """
+kind: Cluster
+name: cluster
+hold: off
+"""
+ANCHOR = """
+kind: Job
+name: anchor
+groups: [{count: 0, tasks: [{config: {command: [sleep, "1"]}}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """The three nodes, for all tests of this file: to start them takes longer than any of these."""
+    made = Plant(tmp_path_factory.mktemp("scheduling"))
     try:
         made.start_server()
         for name, options in NODES.items():
@@ -30,6 +43,26 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
         yield made
     finally:
         made.end()
+
+
+@pytest.fixture
+def plant(started: Plant) -> Iterator[Plant]:
+    """The three nodes, on which nothing runs."""
+    started.specs.write("anchor.yaml", ANCHOR)
+    started.specs.write("cluster.yaml", CLUSTER)
+    started.api.until(lambda: started.api.job("anchor"))
+    yield started
+    started.specs.write("cluster.yaml", CLUSTER)
+    for file in started.specs.folder.glob("*.yaml"):
+        if file.name not in {"anchor.yaml", "cluster.yaml"}:
+            file.unlink()
+    started.api.until(lambda: is_empty(started))
+
+
+def is_empty(plant: Plant) -> bool:
+    over = {"complete", "failed", "lost"}
+    ended = all(one["client_status"] in over for one in plant.api.allocations(wanted=False))
+    return ended and all(plant.node(name)["eligible"] for name in NODES) and not plant.api.allocations()
 
 
 def job(name: str, fields: str = "", *, count: int = 1, resources: str = "{cpu: 0.1, memory: 16MiB}") -> str:
@@ -106,7 +139,7 @@ def test_constraints_regions_and_distinct_hosts(plant: Plant) -> None:
 
 @pytest.mark.parametrize("placement", ["binpack", "spread"])
 def test_placement_packs_or_spreads(plant: Plant, placement: str) -> None:
-    plant.specs.write("cluster.yaml", f"kind: Cluster\nname: cluster\nplacement: {placement}\n")
+    plant.specs.write("cluster.yaml", f"{CLUSTER}placement: {placement}\n")
     # Nodes of one size, so that nothing else decides; and jobs of one, as the twins of a group keep apart in any case.
     hdd = 'constraints: [{attribute: "node.labels.disk", operator: "=", value: hdd}]'
     jobs = ["a", "b", "c", "d"]
@@ -131,13 +164,18 @@ def test_the_higher_priority_gets_the_room(plant: Plant) -> None:
     plant.api.until_running("alow", 1)
 
 
-def test_a_system_job_runs_on_every_node_also_on_one_that_joins_later(plant: Plant) -> None:
-    system = job("watch", "type: system").replace("  - count: 1\n    tasks:", "  - tasks:")
-    plant.specs.write("watch.yaml", system)
-    before = until_on(plant, "watch", set(NODES))
-    plant.start_agent("node-4", "--label", "disk=ssd")
-    after = until_on(plant, "watch", {*NODES, "node-4"})
-    assert {node: after[node] for node in before} == before
+def test_a_system_job_runs_on_every_node_also_on_one_that_joins_later(tmp_path: Path) -> None:
+    plant = Plant(tmp_path)
+    try:
+        system = job("watch", "type: system").replace("  - count: 1\n    tasks:", "  - tasks:")
+        plant.specs.write("watch.yaml", system)
+        plant.start("node-1", "node-2")
+        before = until_on(plant, "watch", {"node-1", "node-2"})
+        plant.start_agent("node-3")
+        after = until_on(plant, "watch", {"node-1", "node-2", "node-3"})
+        assert {node: after[node] for node in before} == before
+    finally:
+        plant.end()
 
 
 def until_on(plant: Plant, name: str, nodes: set[str]) -> dict[str, int]:
