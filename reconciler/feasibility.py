@@ -10,6 +10,7 @@ from typing import Final
 
 import re2
 
+from reconciler.permission import forbids
 from trueup.models.codec import to_plain
 from trueup.models.job import Affinity, Constraint, Job, SecretValue, TaskGroup
 from trueup.models.node import Node, attributes_of
@@ -77,6 +78,9 @@ def _has_drivers(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSett
             return missing_driver(task.driver)
         if not driver.healthy:
             return missing_driver(task.driver, driver.detail)
+        refusal = forbids(driver, task)
+        if refusal is not None:
+            return refusal
     return None
 
 

@@ -50,6 +50,14 @@ def identity_of(user: str, policy: ProcessPolicy) -> Identity:
     return found
 
 
+def name_of(uid: int) -> str:
+    """The name of that user; the number of one without an entry in the user database."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def _own() -> Identity:
     """The agent's ids, without a look into the user database: every start asks, and nothing is switched."""
     uid = os.geteuid()

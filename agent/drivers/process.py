@@ -16,7 +16,7 @@ import msgspec
 
 from agent.doors import DriverError, TaskHandle, TaskLaunch, TaskStatus, Wake
 from agent.drivers import leftovers
-from agent.drivers.accounts import Identity, ProcessPolicy, identity_of
+from agent.drivers.accounts import Identity, ProcessPolicy, identity_of, name_of
 from agent.drivers.cgroup import Cgroups, cgroup_tag, discover
 from agent.drivers.execution import run_in_task
 from agent.drivers.exit_watch import ExitWatch
@@ -69,7 +69,14 @@ class ProcessDriver:
             "" if limits else "no cgroup can be written on this node: cpu and memory of tasks are not limited"
         )
         return DriverState(
-            detail=detail, attributes={"cgroup": self._cgroups.version, "limits": limits or "none"}
+            detail=detail,
+            attributes={
+                "cgroup": self._cgroups.version,
+                "limits": limits or "none",
+                "root": str(self._policy.root).lower(),
+                "runs_as": name_of(os.geteuid()),
+                "users": ",".join(sorted(self._policy.users)),
+            },
         )
 
     def start(self, launch: TaskLaunch) -> TaskHandle:

@@ -32,6 +32,11 @@ def missing_driver(driver: str, detail: str = "") -> Reason:
     return Reason(f"driver {driver} is missing" + (f": {detail}" if detail else ""))
 
 
+def forbidden(driver: str, what: str) -> Reason:
+    """The node's own policy does not let the driver do it."""
+    return Reason(f"policy of driver {driver}: {what}")
+
+
 def missing_volume(source: str) -> Reason:
     """The node offers no host volume of that name."""
     return Reason(f"host volume {source} is missing")

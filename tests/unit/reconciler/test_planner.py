@@ -260,3 +260,63 @@ def test_what_is_only_read_or_not_sticky_or_given_up_goes_anywhere() -> None:
     assert where(lost_on_a(with_volume(read_only=True), status="down")) == ["b"]
     assert where(lost_on_a(with_volume(sticky=False), status="down")) == ["b"]
     assert where(lost_on_a(with_volume(), status="down", lost=True)) == ["b"]
+
+
+def told(driver: str, **attributes: str) -> Node:
+    return a_node(drivers={driver: DriverState(attributes=attributes)})
+
+
+def a_container(**config: Any) -> Task:
+    return a_task(driver="docker", config=TaskConfig(image="busybox", **config))
+
+
+@pytest.mark.parametrize(
+    ("task", "node", "reason"),
+    [
+        (a_task(), told("process", root="false", runs_as="root"), "process: tasks may not run as root"),
+        (
+            a_task(user="root"),
+            told("process", root="false", runs_as="ann"),
+            "process: tasks may not run as root",
+        ),
+        (
+            a_task(user="bob"),
+            told("process", root="true", runs_as="root", users="ann"),
+            "process: tasks may not run as bob",
+        ),
+        (
+            a_container(privileged=True),
+            told("docker", privileged="false"),
+            "docker: privileged containers are not allowed",
+        ),
+        (
+            a_container(network_mode="host"),
+            told("docker", network_modes="bridge,none"),
+            "docker: network_mode host is not allowed",
+        ),
+        (
+            a_container(mounts=({"source": "/etc", "target": "/x"},)),
+            told("docker", mounts="/srv"),
+            "docker: the path /etc may not be mounted",
+        ),
+    ],
+)
+def test_work_is_not_sent_where_policy_would_refuse_it(task: Task, node: Node, reason: str) -> None:
+    assert why(planned(a_job(groups=(a_group(tasks=(task,)),)), node)) == {f"policy of driver {reason}": 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "node"),
+    [
+        (a_task(), told("process", root="true", runs_as="root")),
+        (a_task(), told("process", root="false", runs_as="ann", users="bob")),
+        (a_task(user="bob"), told("process", root="false", runs_as="root")),
+        (a_task(user="root"), a_node()),
+        (a_container(), told("docker", privileged="false", network_modes="bridge,none", mounts="")),
+        (a_container(network_mode="task:db"), told("docker", network_modes="bridge")),
+        (a_container(mounts=({"source": "/srv/a", "target": "/x"},)), told("docker", mounts="/srv")),
+        (a_container(mounts=({"type": "tmpfs", "target": "/x"},)), told("docker", mounts="")),
+    ],
+)
+def test_what_policy_allows_is_placed(task: Task, node: Node) -> None:
+    assert planned(a_job(groups=(a_group(tasks=(task,)),)), node).placements

@@ -1,0 +1,65 @@
+"""What a node's policy forbids a task, from the attributes its drivers tell of it. Pure.
+
+The agent decides on the final request and refuses by itself; here, work is not sent where it would be refused. A node
+that tells nothing (written by hand, or older) is taken to allow it.
+"""
+
+from pathlib import PurePosixPath
+from typing import Final
+
+from trueup.models.job import Task
+from trueup.models.node import DriverState
+from trueup.models.reasons import Reason, forbidden
+
+_OWN_NETWORK: Final = frozenset({"", "default", "bridge"})
+_ROOT: Final = frozenset({"root", "0"})
+
+
+def forbids(driver: DriverState, task: Task) -> Reason | None:
+    """Why the policy behind *driver* does not let *task* run there; None if it does."""
+    what = _process(driver, task) if task.driver == "process" else _docker(driver, task)
+    return None if what is None else forbidden(task.driver, what)
+
+
+def _process(driver: DriverState, task: Task) -> str | None:
+    told = driver.attributes
+    if "root" not in told:
+        return None
+    user = task.user or told.get("runs_as", "")
+    if user in _ROOT:
+        return None if told["root"] == "true" else "tasks may not run as root"
+    users = _listed(told.get("users", ""))
+    if task.user and users and task.user not in users and task.user != told.get("runs_as"):
+        return f"tasks may not run as {task.user}"
+    return None
+
+
+def _docker(driver: DriverState, task: Task) -> str | None:
+    told, config = driver.attributes, task.config
+    if config.privileged and told.get("privileged") == "false":
+        return "privileged containers are not allowed"
+    if "network_modes" in told and not config.network_mode.startswith("task:"):
+        modes = _listed(told["network_modes"])
+        mode = "bridge" if config.network_mode in _OWN_NETWORK else config.network_mode
+        if mode not in modes:
+            return f"network_mode {mode} is not allowed"
+    if "mounts" in told:
+        allowed = _listed(told["mounts"])
+        for mount in config.mounts:
+            source, kind = str(mount.get("source", "")), mount.get("type", "bind")
+            if kind == "bind" and not _beneath(source, allowed):
+                return f"the path {source} may not be mounted"
+            if kind == "volume" and source and source not in allowed:
+                return f"the engine's volume {source} may not be mounted"
+    return None
+
+
+def _beneath(source: str, allowed: frozenset[str]) -> bool:
+    path = PurePosixPath(source)
+    return path.is_absolute() and any(
+        path.is_relative_to(root) for root in allowed if PurePosixPath(root).is_absolute()
+    )
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split(",")) - {""}
