@@ -36,7 +36,8 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     """One task. *attempt* counts starts from 1: it is written before the start is made, so a repeat is the same.
 
     *must_hear*: nothing may be started before the control plane was heard. *boot_id* is that of the newest start.
-    *unsure*: the newest start may have worked although it failed. *failed*: it ended badly, for good. *due_at* is
+    *unsure*: the newest start may have worked although it failed; *refused*: and its repeat failed for good, so it is
+    looked for before it is given up. *failed*: it ended badly, for good. *due_at* is
     waited for since *waits_since*; *asked_since* is when the newest kill or search was asked for.
     """
 
@@ -46,6 +47,7 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     boot_id: str = ""
     must_hear: bool = False
     unsure: bool = False
+    refused: bool = False
     start_failures: int = 0
     ending: Ending = ""
     failed: bool = False

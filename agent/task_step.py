@@ -81,7 +81,7 @@ def take_in(record: TaskRecord, answer: Answer, view: TaskView) -> TaskRecord:
         case StartFailed() if record.phase == "starting":
             return _start_failed(record, answer, view)
         case NotFound() if record.phase == "starting":
-            return replace(record, unsure=False)
+            return replace(record, unsure=False, refused=False, asked_since=None)
         case Observed(attempt=attempt, status=status) if attempt == record.attempt:
             return _take_status(record, status, view)
         case Removed(attempt=attempt) if record.handle is not None and record.handle.attempt == attempt:
@@ -122,6 +122,7 @@ def _running(record: TaskRecord, handle: TaskHandle, status: TaskStatus, moment:
         handle=HandleRecord(driver=handle.driver, attempt=handle.attempt, data=handle.data),
         boot_id=record.boot_id or moment.boot_id,
         unsure=False,
+        refused=False,
         start_failures=0,
         ending="",
         due_at=None,
@@ -168,6 +169,8 @@ def _start_failed(record: TaskRecord, answer: StartFailed, view: TaskView) -> Ta
             waits_since=moment.steady,
             due_at=moment.steady + delay,
         )
+    if record.unsure:
+        return replace(noted, refused=True, asked_since=None)
     ended = replace(
         noted, unsure=False, finished_at=moment.now, exit_code=None, signal=None, running_since=None
     )
@@ -226,7 +229,14 @@ def _restart_or_fail(record: TaskRecord, view: TaskView) -> TaskRecord:
 
 def _dead(record: TaskRecord, *, failed: bool) -> TaskRecord:
     return replace(
-        record, phase="dead", failed=failed, unsure=False, must_hear=False, due_at=None, waits_since=None
+        record,
+        phase="dead",
+        failed=failed,
+        unsure=False,
+        refused=False,
+        must_hear=False,
+        due_at=None,
+        waits_since=None,
     )
 
 
@@ -267,6 +277,7 @@ def _begin(record: TaskRecord, view: TaskView) -> TaskStep:
         boot_id=view.moment.boot_id,
         must_hear=False,
         unsure=False,
+        refused=False,
         start_failures=0,
         ending="",
         due_at=None,
@@ -290,6 +301,8 @@ def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
     if record.boot_id != view.moment.boot_id:
         # What an earlier boot began is void; with a number of its own, nothing of it can be taken for the new one.
         return _begin(record, view)
+    if record.refused:
+        return _search(record, view)
     return _ask_to_start(record, view)
 
 

@@ -238,6 +238,25 @@ def test_the_word_for_how_far_it_is(phase_events: tuple[str, ...], status: str) 
     assert client_status(play.record) == status
 
 
+def test_a_start_whose_repeat_is_refused_is_looked_for_before_it_is_given_up() -> None:
+    """The first did work although its answer was lost, and what the repeat needs (a secret, say) is gone by now."""
+    play = Play(a_group(restart=Restart(attempts=0)), "service")
+    play.step()
+    play.answer("server", fails=True, temporary=True, lost=True)
+    look_at = play.step()
+    assert look_at is not None
+    play.steady = look_at
+    play.step()
+    play.answer("server", fails=True, temporary=False, lost=False)
+    play.step()
+    assert isinstance(play.under_way["server"], Find)
+
+    play.answer("server", fails=False, temporary=False, lost=False)
+    play.step()
+    assert play.record.tasks["server"].phase == "running"
+    assert play.started == [("server", 1)]
+
+
 def test_one_failed_task_ends_its_siblings_and_the_allocation_fails() -> None:
     group = a_group(tasks=(a_task("one"), a_task("two")), restart=Restart(attempts=0))
     play = Play(group, "service")
