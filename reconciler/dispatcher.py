@@ -22,7 +22,7 @@ from trueup.models.node import Node
 from trueup.models.state import ClusterState
 from trueup.models.wire import Assignment, StopOrder
 
-PAUSE_FIRST: Final = timedelta(seconds=1)
+PAUSE_FIRST: Final = timedelta(seconds=0.25)
 PAUSE_MOST: Final = timedelta(seconds=30)
 NODES_AT_ONCE: Final = 16
 
@@ -111,7 +111,9 @@ class Dispatcher:
         failures = self._pauses[node.id].failures + 1 if node.id in self._pauses else 1
         length = min(PAUSE_FIRST * 2 ** min(failures - 1, 16), PAUSE_MOST)
         self._pauses[node.id] = _Pause(failures=failures, until=self._clock.now() + length)
-        self._log.warning("push failed; the next heartbeat mends it", node=node.name, error=error)
+        # The first may just meet an agent that has not yet read the answer to its registration.
+        log = self._log.debug if failures == 1 else self._log.warning
+        log("push failed; the next heartbeat mends it", node=node.name, error=error)
 
 
 def _ids(entries: Iterable[OutboxEntry], kind: str) -> list[AllocationId]:

@@ -97,14 +97,14 @@ def test_a_node_that_does_not_answer_is_left_alone_for_a_while_and_holds_up_no_o
     placed: ReconcileLoop, dispatcher: Dispatcher, network: Recorder, store: SqlStore, clock: HandClock
 ) -> None:
     network.away.add("a")
-    assert dispatcher.step() == NOON + timedelta(seconds=1)
+    assert dispatcher.step() == NOON + timedelta(seconds=0.25)
     assert [node for node, _, _ in network.calls] == ["b"]
     assert {entry.node_id for entry in store.outbox()} == {"id-a"}
     dispatcher.step()
-    clock.move(seconds=1)
-    assert dispatcher.step() == NOON + timedelta(seconds=3), "the pause doubles"
+    clock.move(seconds=0.25)
+    assert dispatcher.step() == NOON + timedelta(seconds=0.75), "the pause doubles"
     network.away.clear()
-    clock.move(seconds=2)
+    clock.move(seconds=0.5)
     assert dispatcher.step() is None
     assert not store.outbox()
 
