@@ -38,7 +38,9 @@ def test_it_beats_in_the_rhythm_it_is_told_with_growing_numbers(world: World) ->
     world.run(30)
     beats = world.control_plane.beats
     assert 10 <= len(beats) <= 12
-    assert [beat.sequence for beat in beats] == list(range(2, len(beats) + 2)), "the registration is the first message"
+    assert [beat.sequence for beat in beats] == list(range(2, len(beats) + 2)), (
+        "the registration is the first message"
+    )
     assert all(not beat.updates and beat.holdings is None for beat in beats)
 
 
