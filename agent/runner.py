@@ -353,13 +353,17 @@ class Runner:
             self._dirty[allocation_id] = None
 
     def _must_wait(self, held: Held) -> bool:
-        """Whether what it replaces, or what that replaced in turn, has not ended on this node yet."""
-        replaced = held.assignment.allocation.replaces
+        """Whether what gave way to it, or what that had replaced in turn, has not ended on this node yet."""
+        allocation = held.assignment.allocation
+        return any(self._lingers(one, held.id) for one in (allocation.replaces, *allocation.preempts))
+
+    def _lingers(self, replaced: AllocationId | None, waiter: AllocationId) -> bool:
+        """Whether *replaced*, or what it had replaced, still has tasks here; *waiter* is looked at when they end."""
         seen: set[AllocationId] = set()
         while replaced is not None and replaced in self._held and replaced not in seen:
             other = self._held[replaced]
             if not other.record.has_ended:
-                self._waiters.setdefault(replaced, set()).add(held.id)
+                self._waiters.setdefault(replaced, set()).add(waiter)
                 return True
             seen.add(replaced)
             replaced = other.assignment.allocation.replaces

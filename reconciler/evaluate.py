@@ -71,6 +71,8 @@ def record(outcome: Plan, state: ClusterState, target: Puts, now: datetime) -> N
     for placement in outcome.placements:
         if placement.stopped is not None:
             target.put_allocation(placement.stopped)
+        for evicted in placement.evicted:
+            target.put_allocation(evicted)
         target.put_allocation(placement.allocation)
     for deployment in outcome.changes.deployments:
         target.put_deployment(deployment)

@@ -56,10 +56,8 @@ class Executor:
         before = tx.state.jobs[outcome.changes.job]
         record(numbered, tx.state, tx, now)
         for placement in numbered.placements:
-            if placement.stopped is not None:
-                self._stop(placement.stopped, tx, now)
             self._start(placement.allocation, tx, now)
-        for allocation in numbered.stopped:
+        for allocation in numbered.all_stopped:
             self._stop(allocation, tx, now)
         for allocation in numbered.in_place:
             tx.push(allocation.node_id, allocation.id, "start")
@@ -73,8 +71,7 @@ class Executor:
                     revision=before.removed_revision if before.removed else before.revision,
                     status="partial" if is_partial else "blocked" if unplaced else "complete",
                     placed=len(numbered.placements),
-                    stopped=len(numbered.stopped)
-                    + sum(1 for one in numbered.placements if one.stopped is not None),
+                    stopped=len(numbered.all_stopped),
                     unplaced=unplaced,
                     created_at=now,
                 )
@@ -128,12 +125,9 @@ def _is_stale(outcome: Plan, state: ClusterState) -> bool:
 
 
 def _touched(outcome: Plan) -> Iterator[Allocation]:
-    yield from outcome.stopped
+    yield from outcome.all_stopped
     yield from outcome.in_place
     yield from outcome.changes.updates
-    for placement in outcome.placements:
-        if placement.stopped is not None:
-            yield placement.stopped
 
 
 def _moved_on(planned: Allocation, state: ClusterState) -> bool:
@@ -158,13 +152,14 @@ def _still_holds(placement: Placement, state: ClusterState, room: Room) -> bool:
     node = state.nodes.get(allocation.node_id)
     if node is None or check(node, place.version.job, place.group, state.settings) is not None:
         return False
-    leaving = place.stop.allocation if place.stop is not None and place.coupled else None
-    used = room.without(node.id, leaving)
+    leaving = [place.stop.allocation] if place.stop is not None and place.coupled else []
+    leaving += [held for one in placement.evicted if (held := state.allocations.get(one.id)) is not None]
+    used = room.without(node.id, *leaving)
     if fits(node, used, demand_of(place.group)) is not None:
         return False
     if any(port in used.ports for port in allocation.ports.values()):
         return False
-    room.take(allocation, leaving)
+    room.take(allocation, *leaving)
     return True
 
 

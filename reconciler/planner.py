@@ -15,12 +15,14 @@ import msgspec
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop
 from reconciler.feasibility import check, check_staying, constraints_of
+from reconciler.preemption import Holder, cost, victims
 from reconciler.scoring import Neighbourhood, Preferences, preferences_of, score
 from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.digest import content_digest, group_digest
 from trueup.models.evaluation import UnplacedGroup
 from trueup.models.fit import Demand, NodeUsage, allocated_resources, assign_ports, demand_of, fits
 from trueup.models.ids import AllocationId, IdSource, NodeId
+from trueup.models.job import Constraint
 from trueup.models.node import Node, attributes_of
 from trueup.models.reasons import (
     DISTINCT_HOSTS,
@@ -35,12 +37,16 @@ from trueup.models.state import ClusterState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A placement that found its node: the new allocation, and what it replaces as it will be (None: nothing)."""
+    """A placement that found its node: the new allocation, and what it replaces as it will be (None: nothing).
+
+    *evicted* is work of less important jobs that gives way to it, as it will be.
+    """
 
     place: Place
     allocation: Allocation
     score: float
     stopped: Allocation | None = None
+    evicted: tuple[Allocation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,16 @@ class Plan:
     stopped: tuple[Allocation, ...] = ()
     in_place: tuple[Allocation, ...] = ()
     unplaced: tuple[UnplacedGroup, ...] = ()
+
+    @property
+    def all_stopped(self) -> tuple[Allocation, ...]:
+        """Everything that is told to stop, alone, for a replacement, or to make room."""
+        with_placements = [
+            held
+            for one in self.placements
+            for held in ((one.stopped,) if one.stopped is not None else ()) + one.evicted
+        ]
+        return (*self.stopped, *with_placements)
 
     @property
     def is_empty(self) -> bool:
@@ -108,29 +124,47 @@ class Room:
 
     cluster: ClusterState
     _changed: dict[NodeId, NodeUsage] = field(default_factory=dict)
+    _leaving: set[AllocationId] = field(default_factory=set)
 
     def usage(self, node_id: NodeId) -> NodeUsage:
         """What is taken on the node. Not to be changed by the caller."""
         return self._changed.get(node_id) or self.cluster.usage(node_id)
 
-    def without(self, node_id: NodeId, leaving: Allocation | None) -> NodeUsage:
-        """What is taken on the node once *leaving*, if it is there, has gone."""
+    def without(self, node_id: NodeId, *leaving: Allocation | None) -> NodeUsage:
+        """What is taken on the node once those of *leaving* that are there have gone."""
+        gone = [
+            held for held in leaving if held is not None and held.node_id == node_id and held.holds_resources
+        ]
         used = self.usage(node_id)
-        if leaving is None or leaving.node_id != node_id or not leaving.holds_resources:
+        if not gone:
             return used
         used = used.copy()
-        used.remove(leaving)
+        for held in gone:
+            used.remove(held)
         return used
 
-    def take(self, allocation: Allocation, leaving: Allocation | None) -> None:
-        """Counts a placement in, and what it replaces out."""
+    def take(self, allocation: Allocation, *leaving: Allocation) -> None:
+        """Counts a placement in, and what goes for it out."""
         used = self.usage(allocation.node_id).copy()
         used.add(allocation)
         self._changed[allocation.node_id] = used
-        if leaving is not None and leaving.holds_resources:
-            old = self.usage(leaving.node_id).copy()
-            old.remove(leaving)
-            self._changed[leaving.node_id] = old
+        for held in leaving:
+            self._leaving.add(held.id)
+            if held.holds_resources:
+                old = self.usage(held.node_id).copy()
+                old.remove(held)
+                self._changed[held.node_id] = old
+
+    def holders(self, node_id: NodeId, job: str) -> list[Holder]:
+        """What of other jobs runs on the node and could be told to go."""
+        found = []
+        for held in self.cluster.allocations_on_node(node_id):
+            if held.job == job or held.id in self._leaving or not held.is_wanted or held.is_terminal:
+                continue
+            wanted = self.cluster.wanted_job(held.job)
+            if wanted is not None:
+                found.append(Holder(allocation=held, priority=wanted.priority))
+        return found
 
 
 def _in_place(
@@ -169,26 +203,44 @@ def _place_group(
     for place in wanted:
         if search is None or not search.serves(place):
             search = _Search(place, room)
-        found = search.best(place)
+        found = search.best(place) or search.by_eviction(place)
         if found is None:
             missed += 1
             reasons = search.reasons(place)
             continue
-        node, points = found
         leaving = place.stop.allocation if place.stop is not None else None
-        allocation = _allocation(place, node, room, now, ids)
-        room.take(allocation, leaving if place.coupled else None)
-        search.took(node, leaving)
-        stopped = None if place.stop is None else stop_of(place.stop, now, allocation.id)
-        placements.append(Placement(place=place, allocation=allocation, score=points, stopped=stopped))
+        allocation = _allocation(place, found, room, now, ids)
+        evicted = tuple(held.allocation for held in found.evicts)
+        room.take(allocation, *evicted, *([leaving] if leaving is not None and place.coupled else []))
+        search.took(found.node, leaving)
+        placements.append(
+            Placement(
+                place=place,
+                allocation=allocation,
+                score=found.score,
+                stopped=None if place.stop is None else stop_of(place.stop, now, allocation.id),
+                evicted=tuple(stop_of(Stop(allocation=held, reason="preempted"), now) for held in evicted),
+            )
+        )
     if not missed:
         return placements, []
     return placements, [UnplacedGroup(group=name, count=missed, reasons=dict(sorted(reasons.items())))]
 
 
-def _allocation(place: Place, node: Node, room: Room, now: datetime, ids: IdSource) -> Allocation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A node for a placement, its score, and whom it evicts there."""
+
+    node: Node
+    score: float
+    evicts: tuple[Holder, ...] = ()
+
+
+def _allocation(place: Place, found: _Found, room: Room, now: datetime, ids: IdSource) -> Allocation:
+    node = found.node
     leaving = place.stop.allocation if place.stop is not None else None
-    used = room.without(node.id, leaving if place.coupled else None)
+    going = [held.allocation for held in found.evicts]
+    used = room.without(node.id, leaving if place.coupled else None, *going)
     allocation_id = AllocationId(ids.new_id())
     return Allocation(
         id=allocation_id,
@@ -209,6 +261,7 @@ def _allocation(place: Place, node: Node, room: Room, now: datetime, ids: IdSour
         else DeploymentState(id=place.deployment, canary=place.canary),
         reschedule_events=place.reschedule_events,
         replaces=None if leaving is None else leaving.id,
+        preempts=tuple(held.id for held in going),
         created_at=now,
         modified_at=now,
     )
@@ -250,7 +303,26 @@ class _Search:
         """Whether this search is about the same group in the same version."""
         return place.version is self._version and place.group is self._group
 
-    def best(self, place: Place) -> tuple[Node, float] | None:
+    def by_eviction(self, place: Place) -> _Found | None:
+        """The node where the least important work would have to give way; None if none may, or that is not enough."""
+        job = self._version.job
+        if job.type not in self._room.cluster.settings.preemption or self._home(place) is not None:
+            return None
+        leaving = place.stop.allocation if place.stop is not None and place.coupled else None
+        best: tuple[tuple[int, int, int], str, _Found] | None = None
+        for node in self._candidates(place):
+            if any(self._breaks(node, one, place) for one in self._distinct):
+                continue
+            used = self._room.without(node.id, leaving)
+            found = victims(node, used, self._demand, self._room.holders(node.id, job.name), job.priority)
+            if not found:
+                continue
+            entry = (cost(found), node.name, _Found(node=node, score=self._score(node, place), evicts=found))
+            if best is None or entry[:2] < best[:2]:
+                best = entry
+        return None if best is None else best[2]
+
+    def best(self, place: Place) -> _Found | None:
         """The best node for *place* and its score, or None. Ties go to the node whose name sorts first."""
         home = self._home(place)
         if home is not None:
@@ -264,7 +336,7 @@ class _Search:
             points, _, node_id = self._heap[0]
             node = self._nodes[node_id]
             if self._refuses(node, place) is None:
-                return node, -points
+                return _Found(node=node, score=-points)
             heapq.heappop(self._heap)
         return None
 
@@ -282,7 +354,7 @@ class _Search:
             return
         if self._wanted.spreads or leaving is not None:
             self._heap = None
-        elif self._heap[0][2] == node.id:
+        elif self._heap and self._heap[0][2] == node.id:
             heapq.heapreplace(self._heap, self._entry(node))
         else:
             self._heap = None
@@ -337,7 +409,7 @@ class _Search:
         node = self._nodes.get(place.node_id) or self._room.cluster.nodes.get(place.node_id)
         return [] if node is None else [node]
 
-    def _best_of(self, nodes: Iterable[Node], place: Place) -> tuple[Node, float] | None:
+    def _best_of(self, nodes: Iterable[Node], place: Place) -> _Found | None:
         best: tuple[float, str, Node] | None = None
         for node in nodes:
             if self._refuses(node, place) is not None:
@@ -345,21 +417,19 @@ class _Search:
             entry = (-self._score(node, place), node.name, node)
             if best is None or entry[:2] < best[:2]:
                 best = entry
-        return None if best is None else (best[2], -best[0])
+        return None if best is None else _Found(node=best[2], score=-best[0])
 
     def _refuses(self, node: Node, place: Place) -> Reason | None:
         leaving = place.stop.allocation if place.stop is not None and place.coupled else None
         for constraint in self._distinct:
-            reason = self._not_distinct(
-                node, constraint.operator, constraint.attribute, constraint.value, place
-            )
+            reason = self._breaks(node, constraint, place)
             if reason is not None:
                 return reason
         return fits(node, self._room.without(node.id, leaving), self._demand)
 
-    def _not_distinct(
-        self, node: Node, operator: str, attribute: str, value: str, place: Place
-    ) -> Reason | None:
+    def _breaks(self, node: Node, constraint: Constraint, place: Place) -> Reason | None:
+        """Why a constraint on being distinct would be broken there; None if not."""
+        operator, attribute, value = constraint.operator, constraint.attribute, constraint.value
         leaving = None if place.stop is None else place.stop.allocation.node_id
         if operator == "distinct_hosts":
             held = self._held[node.id] - (leaving == node.id)

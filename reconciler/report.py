@@ -114,7 +114,7 @@ def job_plan(
     changes = field_changes(before, after) if action != "none" else ()
     if outcome is None:
         return JobPlan(name=name, action=action, diff=changes)
-    stopped = [*outcome.stopped, *(one.stopped for one in outcome.placements if one.stopped is not None)]
+    stopped = outcome.all_stopped
     return JobPlan(
         name=name,
         action=action,

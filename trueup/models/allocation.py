@@ -78,7 +78,10 @@ class DeploymentState(Model, frozen=True, kw_only=True):
 
 
 class Allocation(Model, frozen=True, kw_only=True):
-    """One allocation as stored. *epoch* grows with each replacement of a name (a fencing token)."""
+    """One allocation as stored. *epoch* grows with each replacement of a name (a fencing token).
+
+    *preempts* are those that were evicted to make room for it: it starts once they have ended.
+    """
 
     id: AllocationId
     name: str
@@ -105,6 +108,7 @@ class Allocation(Model, frozen=True, kw_only=True):
     lost_at: datetime | None = None
     replaces: AllocationId | None = None
     replaced_by: AllocationId | None = None
+    preempts: tuple[AllocationId, ...] = ()
     created_at: datetime
     modified_at: datetime
 

@@ -119,6 +119,20 @@ def test_a_batch_ends_by_its_exit_code(world: World, exit_code: int, status: str
     assert world.told().healthy is (exit_code == 0)
 
 
+def test_what_evicts_others_starts_once_all_of_them_have_ended(world: World) -> None:
+    world.machine.behave = lambda _launch: Behaviour(ends_after=timedelta(seconds=2))
+    for name in ("a", "b"):
+        world.assign(an_assignment(name))
+    world.settle()
+    world.assign(an_assignment("new", preempts=(AllocationId("a"), AllocationId("b"))))
+    world.stop("a")
+    world.run(3)
+    assert world.running() == [("b", "server")]
+    world.stop("b")
+    world.run(3)
+    assert world.running() == [("new", "server")]
+
+
 def test_a_replacement_starts_once_what_it_replaces_has_ended(world: World) -> None:
     world.machine.behave = lambda _launch: Behaviour(ends_after=timedelta(seconds=2))
     world.assign(an_assignment("old"))

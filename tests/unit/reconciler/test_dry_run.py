@@ -65,7 +65,9 @@ def jobs(draw: st.DrawFn, name: str) -> Job:
 def wanted(draw: st.DrawFn, revision: str) -> DesiredState:
     names = draw(st.sets(st.sampled_from(NAMES), min_size=1))
     return a_desired(
-        *[draw(jobs(name)) for name in sorted(names)], revision=revision, cluster=ClusterSettings(hold="off")
+        *[draw(jobs(name)) for name in sorted(names)],
+        revision=revision,
+        cluster=ClusterSettings(hold="off", preemption=draw(st.sampled_from([(), ("service",)]))),
     )
 
 
