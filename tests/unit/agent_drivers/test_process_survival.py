@@ -182,7 +182,11 @@ def test_reused_pid_is_never_signalled(either_world: ProcessWorld) -> None:
     either_world.ended(handle)
     folder = either_world.folder(handle).path
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        reused = msgspec.structs.replace(run, pid=stranger.pid, shim_pid=stranger.pid)
+        stat = Path(f"/proc/{stranger.pid}/stat").read_text()
+        before = int(stat.rpartition(")")[2].split()[19]) - 1
+        reused = msgspec.structs.replace(
+            run, pid=stranger.pid, shim_pid=stranger.pid, start_ticks=before, shim_start_ticks=before
+        )
         folder.joinpath("state.json").write_bytes(msgspec.json.encode(reused))
         folder.joinpath("exit.json").unlink()
         either_world.driver.signal(handle, "SIGKILL")
