@@ -10,7 +10,8 @@ from typing import Final, Protocol
 import msgspec
 
 from reconciler.changes import Changes
-from reconciler.diff import JobState, diff
+from reconciler.diff import diff
+from reconciler.job_state import JobState
 from reconciler.planner import Plan, plan
 from trueup.models.allocation import Allocation
 from trueup.models.deployment import Deployment

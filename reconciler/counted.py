@@ -1,0 +1,206 @@
+"""Service and batch: `count` allocations of each group, known by their index. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from reconciler.canaries import canary_indexes, is_canary
+from reconciler.changes import Changes, GroupChanges, Stop, earliest
+from reconciler.job_state import JobState, groups_gone, of_group, preference, stop_for, verdicts_of
+from reconciler.maker import Maker
+from reconciler.rollout import Rollout, govern
+from reconciler.rules import Verdict
+from trueup.models.allocation import StopReason
+from trueup.models.digest import group_digest
+from trueup.models.ids import AllocationId
+from trueup.models.job import TaskGroup
+from trueup.models.record import JobVersion
+
+
+def counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
+    """Service and batch: *count* allocations of each group, by index."""
+    verdicts = {
+        group.name: verdicts_of(actual, version, group, now, of_group(actual, group))
+        for group in version.job.groups
+    }
+    rollout = govern(
+        version, verdicts, actual.deployments, now, stable=actual.stable, reverted=actual.reverted
+    )
+    groups = {
+        group.name: _group_changes(actual, version, group, verdicts[group.name], rollout)
+        for group in version.job.groups
+    }
+    groups |= groups_gone(actual, version)
+    return Changes(
+        job=actual.name,
+        version=version,
+        groups=groups,
+        deployments=rollout.deployments_for(groups),
+        updates=rollout.updates,
+        stable_version=rollout.stable_version,
+        reverts_to=rollout.reverts_to,
+        reverts_because=rollout.reverts_because,
+        next_look=earliest(
+            [rollout.next_look, *(one.due_at for found in verdicts.values() for one in found)]
+        ),
+    )
+
+
+def _group_changes(
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    verdicts: Sequence[Verdict],
+    rollout: Rollout,
+) -> GroupChanges:
+    foreign = tuple(one.stop for one in verdicts if one.standing == "foreign")
+    counted = [one for one in verdicts if one.standing not in {"leaving", "foreign"}]
+    canaries = [one for one in counted if is_canary(one.allocation)]
+    others = [one for one in counted if not is_canary(one.allocation)]
+    if group.name in rollout.canaries:
+        return _beside_canaries(actual, version, group, canaries, others, rollout, foreign)
+    # Those of the rollout under way were promoted in this very pass; what an older one left has no part in it.
+    promoted = [one for one in canaries if one.allocation.id in rollout.promoted]
+    dropped = tuple(stop_for(one, "not needed") for one in canaries if one not in promoted)
+    held, twins = _one_for_each_index([*others, *promoted], rollout.promoted)
+    kept, surplus = _scale_down(held, group.count)
+    digest = group_digest(version.job, group)
+    maker = Maker(version=version, group=group, rollout=rollout)
+    replaced = [maker.instead_of(one) for one in kept if one.standing in {"replace", "rerun"}]
+    missing = [maker.at(index) for index in _free_indexes(kept, group.count)]
+    place = tuple(sorted([*replaced, *missing], key=lambda one: one.index))
+    staying = [one for one in kept if one.standing in {"keep", "wait"}]
+    outdated = [one for one in staying if one.allocation.digest != digest and one.standing == "keep"]
+    migrating = [one for one in kept if one.standing == "migrate"]
+    budget = rollout.budget(group.name, len(place))
+    destructive = tuple(maker.coupled(one, "updating") for one in outdated[:budget])
+    paced = migrating[: rollout.drain_pace(group.name, len(place) + len(destructive))]
+    in_place = tuple(
+        one.allocation
+        for one in staying
+        if one.allocation.digest == digest
+        and one.allocation.job_version != version.version
+        and not one.allocation.is_terminal
+    )
+    stop = (*foreign, *dropped, *twins, *(one.stop for one in surplus))
+    touched = len(in_place) + len(destructive) + len(paced) + len(replaced)
+    return GroupChanges(
+        place=place,
+        stop=stop,
+        in_place=in_place,
+        destructive=destructive,
+        destructive_total=len(outdated),
+        migrate=tuple(maker.coupled(one, "migrating") for one in paced),
+        ignore=len(kept) - touched,
+    )
+
+
+def _beside_canaries(
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    canaries: Sequence[Verdict],
+    others: Sequence[Verdict],
+    rollout: Rollout,
+    foreign: tuple[Stop, ...],
+) -> GroupChanges:
+    """While canaries are not promoted: they alone are new, and the old version is kept whole in the old version."""
+    digest = group_digest(version.job, group)
+    older = _older_version(actual, version, group, others)
+    held, twins = _one_for_each_index(others)
+    kept, surplus = _scale_down(held, group.count)
+    old = Maker(version=older, group=older.job.group(group.name) or group)
+    new = Maker(version=version, group=group, rollout=rollout)
+    replaced = [old.instead_of(one) for one in kept if one.standing in {"replace", "rerun"}]
+    missing = [old.at(index) for index in _free_indexes(kept, group.count)]
+    outdated = [one for one in kept if one.standing == "keep" and one.allocation.digest != digest]
+    migrating = [one for one in kept if one.standing == "migrate"]
+    paced = migrating[: rollout.drain_pace(group.name, len(replaced) + len(missing))]
+    mine = [
+        one
+        for one in canaries
+        if one.allocation.deployment is not None and one.allocation.deployment.id == rollout.id
+    ][: rollout.canaries[group.name]]
+    dropped = tuple(stop_for(one, "not needed") for one in canaries if one not in mine)
+    lost = [new.instead_of(one, canary=True) for one in mine if one.standing in {"replace", "rerun"}]
+    indexes = canary_indexes(
+        [one.allocation.index for one in outdated],
+        [one.allocation.index for one in mine],
+        [one.allocation.index for one in kept],
+        rollout.canaries[group.name] - len(mine),
+    )
+    in_place = tuple(
+        one.allocation
+        for one in [*kept, *mine]
+        if one.standing in {"keep", "wait"}
+        and one.allocation.digest == digest
+        and one.allocation.job_version != version.version
+        and not one.allocation.is_terminal
+    )
+    return GroupChanges(
+        place=tuple(sorted([*replaced, *missing], key=lambda one: one.index)),
+        stop=(*foreign, *dropped, *twins, *(one.stop for one in surplus)),
+        in_place=in_place,
+        destructive_total=len(outdated),
+        migrate=tuple(old.coupled(one, "migrating") for one in paced),
+        canary=(*lost, *(new.at(index, canary=True) for index in indexes)),
+        ignore=len(kept) + len(mine) - len(in_place) - len(replaced) - len(lost) - len(paced),
+    )
+
+
+def _older_version(
+    actual: JobState, version: JobVersion, group: TaskGroup, others: Sequence[Verdict]
+) -> JobVersion:
+    """The version that the group runs beside its canaries: the newest of those its allocations have."""
+    numbers = sorted({one.allocation.job_version for one in others}, reverse=True)
+    found = [actual.versions[number] for number in numbers if number in actual.versions]
+    digest = group_digest(version.job, group)
+    for one in found:
+        old = one.job.group(group.name)
+        if old is not None and group_digest(one.job, old) != digest:
+            return one
+    return version if actual.stable is None else actual.stable
+
+
+def _one_for_each_index(
+    verdicts: Sequence[Verdict], promoted: frozenset[AllocationId] = frozenset()
+) -> tuple[list[Verdict], list[Stop]]:
+    """The best of those that share an index, and stops for the others: a name is wanted once.
+
+    What gives way to a canary that was *promoted* in this pass is updated by it.
+    """
+    by_index: dict[int, list[Verdict]] = {}
+    for one in verdicts:
+        by_index.setdefault(one.allocation.index, []).append(one)
+    kept: list[Verdict] = []
+    twins: list[Stop] = []
+    for _, found in sorted(by_index.items()):
+        best, *others = sorted(found, key=lambda one: preference(one, ""))
+        kept.append(best)
+        reason: StopReason = "updating" if best.allocation.id in promoted else "not needed"
+        twins += [stop_for(one, reason) for one in others]
+    return kept, twins
+
+
+def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Verdict]]:
+    """What stays and what goes: draining ones first, then the highest index; gaps are never closed by moving."""
+    surplus = len(verdicts) - count
+    if surplus <= 0:
+        return list(verdicts), []
+    order = sorted(
+        verdicts,
+        key=lambda one: (one.standing not in {"migrate", "replace", "rerun"}, -one.allocation.index),
+    )
+    going = order[:surplus]
+    ids = {one.allocation.id for one in going}
+    return [one for one in verdicts if one.allocation.id not in ids], going
+
+
+def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:
+    taken = {one.allocation.index for one in kept}
+    free: list[int] = []
+    index = 0
+    while len(taken) + len(free) < count:
+        if index not in taken:
+            free.append(index)
+        index += 1
+    return free

@@ -1,0 +1,114 @@
+"""All of one job that a pass reads, and its allocations judged by the rules. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from reconciler.changes import GroupChanges, Stop
+from reconciler.rules import Subject, Verdict, judge
+from trueup.models.allocation import Allocation, StopReason
+from trueup.models.deployment import Deployment
+from trueup.models.digest import group_digest
+from trueup.models.ids import NodeId
+from trueup.models.job import TaskGroup
+from trueup.models.node import Node
+from trueup.models.record import JobRecord, JobVersion
+from trueup.models.template import ClusterSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """All of one job that a pass reads.
+
+    *version* is the one wanted (None: the job is removed), *stable* the newest healthy one before it with other tasks,
+    *reverted* says that *version* is one that was gone back to. *waits_for* names dependencies that are not yet
+    healthy, *stops_after* dependants that have not ended yet, *emptied_nodes* draining nodes on which nothing but
+    system jobs is left.
+    """
+
+    name: str
+    record: JobRecord | None
+    version: JobVersion | None
+    versions: Mapping[int, JobVersion]
+    allocations: Sequence[Allocation]
+    deployments: Sequence[Deployment]
+    nodes: Mapping[NodeId, Node]
+    settings: ClusterSettings
+    stable: JobVersion | None = None
+    reverted: bool = False
+    waits_for: tuple[str, ...] = ()
+    stops_after: tuple[str, ...] = ()
+    emptied_nodes: frozenset[NodeId] = frozenset()
+
+
+def verdicts_of(
+    actual: JobState, version: JobVersion, group: TaskGroup, now: datetime, held: Sequence[Allocation]
+) -> list[Verdict]:
+    """What each of *held* is to its group, by index."""
+    digest = group_digest(version.job, group)
+    found = []
+    for allocation in held:
+        placed_by = actual.versions.get(allocation.job_version)
+        found.append(
+            judge(
+                Subject(
+                    allocation=allocation,
+                    node=actual.nodes.get(allocation.node_id),
+                    job=version.job,
+                    group=group,
+                    digest=digest,
+                    type_when_placed=version.job.type if placed_by is None else placed_by.job.type,
+                    now=now,
+                )
+            )
+        )
+    return sorted(found, key=lambda one: (one.allocation.index, one.allocation.created_at, one.allocation.id))
+
+
+def of_group(actual: JobState, group: TaskGroup) -> list[Allocation]:
+    """What of the group is wanted, scheduled runs apart."""
+    return [
+        held
+        for held in actual.allocations
+        if held.group == group.name and held.is_wanted and held.run is None
+    ]
+
+
+def groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChanges]:
+    """Groups that the job has no more: what runs of them ends."""
+    names = {group.name for group in version.job.groups}
+    gone = [
+        held
+        for held in actual.allocations
+        if held.is_wanted
+        and not held.is_terminal
+        and (held.group not in names or (held.run is None) != (version.job.schedule is None))
+    ]
+    return {
+        name: GroupChanges(
+            stop=tuple(
+                Stop(allocation=held, reason="not needed") for held in by_index(gone) if held.group == name
+            )
+        )
+        for name in sorted({held.group for held in gone})
+        if name not in names
+    }
+
+
+def preference(verdict: Verdict, digest: str) -> tuple[int, int, int, datetime, str]:
+    """Sorts first what to keep of several: running before gone, of the wanted version, newest version, oldest."""
+    held = verdict.allocation
+    standing = {"keep": 0, "done": 0, "migrate": 1, "wait": 2, "replace": 3, "rerun": 3}.get(
+        verdict.standing, 4
+    )
+    return (standing, 0 if held.digest == digest else 1, -held.job_version, held.created_at, held.id)
+
+
+def stop_for(verdict: Verdict, reason: StopReason) -> Stop:
+    """The stop of a judged allocation, for another reason than its verdict's."""
+    return Stop(allocation=verdict.allocation, reason=reason)
+
+
+def by_index(held: Sequence[Allocation]) -> list[Allocation]:
+    """In the order of groups and indexes."""
+    return sorted(held, key=lambda one: (one.group, one.index, one.id))
