@@ -113,13 +113,7 @@ def test_what_is_planned_is_what_is_applied(cluster: PureCluster, desired: Desir
         for placement in outcome.placements
     }
     assert applied == planned
-    stopped = [held.id for outcome in outcomes.values() for held in outcome.stopped]
-    stopped += [
-        placement.stopped.id
-        for outcome in outcomes.values()
-        for placement in outcome.placements
-        if placement.stopped is not None
-    ]
+    stopped = [held.id for outcome in outcomes.values() for held in outcome.all_stopped]
     assert sorted(stopped) == stops
 
 
