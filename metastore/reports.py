@@ -15,8 +15,8 @@ from trueup.models.allocation import TERMINAL, Allocation, ClientStatus, TaskSta
 from trueup.models.codec import Model
 from trueup.models.evaluation import Event
 from trueup.models.fit import allocated_resources
-from trueup.models.job import Disconnect
 from trueup.models.node import Node
+from trueup.models.silence import patience
 from trueup.models.state import ClusterState
 from trueup.models.wire import AllocationUpdate, Holding
 
@@ -65,12 +65,11 @@ def missed(held: Allocation, now: datetime) -> Allocation:
     return msgspec.structs.replace(held, client_status="unknown", unknown_since=now, modified_at=now)
 
 
-def patience(held: Allocation, state: ClusterState) -> float:
+def patience_with(held: Allocation, state: ClusterState) -> float:
     """For how many seconds of silence an allocation is unknown before it is lost, by its group's `disconnect`."""
     version = state.versions.get((held.job, held.job_version)) or state.current_version(held.job)
     group = None if version is None else version.job.group(held.group)
-    policy = Disconnect() if group is None else group.disconnect
-    return (policy.lost_after if policy.stop_after is None else policy.stop_after).total_seconds()
+    return 0.0 if group is None else patience(group).total_seconds()
 
 
 def adopted(holding: Holding, node: Node, state: ClusterState, now: datetime) -> Allocation:

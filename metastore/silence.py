@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from metastore.liveness import Liveness
-from metastore.reports import event_of, given_up, missed, patience
+from metastore.reports import event_of, given_up, missed, patience_with
 from metastore.store import SqlStore
 from metastore.transaction import StoreTransaction
 from trueup.models.allocation import Allocation
@@ -31,7 +31,7 @@ class Silences:
         for held in list(store.state.allocations.values()):
             if held.client_status == "unknown" and held.unknown_since is not None:
                 waited = max((wall - held.unknown_since).total_seconds(), 0.0)
-                left = patience(held, store.state) - waited
+                left = patience_with(held, store.state) - waited
                 heapq.heappush(self._unknown, (now + left, held.id))
 
     def step(self, now: float, look_at: float, deadline_seconds: float) -> float:
@@ -70,7 +70,7 @@ class Silences:
         for held in tx.state.allocations_on_node(node_id):
             if held.is_terminal:
                 continue
-            seconds = patience(held, tx.state) if held.is_wanted else 0.0
+            seconds = patience_with(held, tx.state) if held.is_wanted else 0.0
             if seconds > 0:
                 heapq.heappush(self._unknown, (now + seconds, held.id))
                 status = "disconnected"

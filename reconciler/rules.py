@@ -13,6 +13,7 @@ from reconciler.changes import Stop
 from trueup.models.allocation import Allocation, RescheduleEvent, StopReason
 from trueup.models.job import Job, Reschedule, TaskGroup, reschedule_policy
 from trueup.models.node import Node
+from trueup.models.silence import patience
 from trueup.models.units import Duration
 
 Standing = Literal["leaving", "foreign", "done", "rerun", "replace", "wait", "migrate", "keep"]
@@ -99,7 +100,8 @@ def _lost(subject: Subject) -> Verdict | None:
     """What was lost with its node is replaced at once; a system job's waits for its node."""
     held, node = subject.allocation, subject.node
     gone = node is None or node.lost
-    if held.client_status != "lost" and not gone:
+    given_up = held.client_status == "lost" or _is_silent_too_long(subject)
+    if not given_up and not gone:
         return None
     if subject.job.type in {"system", "sysbatch"} and not gone and (node is None or node.status != "ready"):
         return Verdict(allocation=held, standing="wait")
@@ -134,9 +136,30 @@ def _failed(subject: Subject) -> Verdict | None:
 
 def _silent(subject: Subject) -> Verdict | None:
     """On a silent node with `lost_after`, an allocation counts as wanted until it is lost."""
-    if subject.allocation.client_status != "unknown":
+    held = subject.allocation
+    if held.client_status != "unknown" and not _is_disconnected(subject):
         return None
-    return Verdict(allocation=subject.allocation, standing="wait")
+    due_at = None if held.unknown_since is None else held.unknown_since + patience(subject.group)
+    return Verdict(allocation=held, standing="wait", due_at=due_at)
+
+
+def _is_silent_too_long(subject: Subject) -> bool:
+    """Whether what runs on a silent node is given up: at once, or when its group's patience is over."""
+    held, node = subject.allocation, subject.node
+    if held.is_terminal or node is None:
+        return False
+    if held.client_status != "unknown":
+        return node.status == "down"
+    since = held.unknown_since
+    return since is not None and subject.now >= since + patience(subject.group)
+
+
+def _is_disconnected(subject: Subject) -> bool:
+    return (
+        subject.node is not None
+        and subject.node.status == "disconnected"
+        and not subject.allocation.is_terminal
+    )
 
 
 def _drained(subject: Subject) -> Verdict | None:

@@ -22,7 +22,7 @@ from tests.builders import (
 )
 from tests.pure_cluster import PureCluster
 from trueup.models.allocation import RescheduleEvent, TaskState
-from trueup.models.job import Job, Port, Reschedule, Schedule, Update
+from trueup.models.job import Disconnect, Job, Port, Reschedule, Schedule, Update
 from trueup.models.node import Drain
 from trueup.models.state import ClusterState
 from trueup.models.units import Duration
@@ -473,3 +473,40 @@ def test_several_groups_change_on_their_own() -> None:
     cluster = PureCluster(a_state(nodes=(a_node(),), jobs=(a_job(groups=groups),)))
     cluster.settle()
     assert cluster.names() == ["web.back[0]", "web.front[0]", "web.front[1]"]
+
+
+def silent(status: str, **disconnect: Any) -> tuple[ClusterState, Job]:
+    """One that runs on a node that fell silent at noon, and another node with room."""
+    job = a_job(groups=(a_group(disconnect=Disconnect(**disconnect)),))
+    node = a_node("a", status=status)
+    state = a_state(nodes=(node, a_node("b")), jobs=(job,))
+    fields: dict[str, Any] = (
+        {"client_status": "unknown", "unknown_since": NOON} if status == "disconnected" else {}
+    )
+    state.put_allocation(an_allocation(job, node, **fields))
+    return state, job
+
+
+def test_what_runs_on_a_node_that_is_down_is_lost() -> None:
+    state, _ = silent("down")
+    (placement,) = passed(state).placements
+    assert placement.allocation.node == "b"
+    assert placement.stopped is not None
+    assert placement.stopped.reason == "lost"
+
+
+@pytest.mark.parametrize(
+    ("disconnect", "seconds"),
+    [({"lost_after": Duration(seconds=60)}, 60), ({"stop_after": Duration(seconds=60)}, 65)],
+)
+def test_what_is_unknown_counts_until_its_patience_is_over(
+    disconnect: dict[str, Duration], seconds: int
+) -> None:
+    """With `stop_after` the agent ends it by itself, for which the longest kill timeout is waited too."""
+    state, _ = silent("disconnected", **disconnect)
+    cluster = PureCluster(state, now=NOON + timedelta(seconds=seconds - 1))
+    outcome = cluster.one_pass()["web"]
+    assert outcome.is_empty
+    assert outcome.changes.next_look == NOON + timedelta(seconds=seconds)
+    cluster.now += timedelta(seconds=1)
+    assert len(cluster.one_pass()["web"].placements) == 1
