@@ -25,6 +25,8 @@ def plan_blocks(report: PlanReport) -> Iterator[Block]:
     if report.held is not None:
         yield from held_blocks(report.held)
         yield line()
+        if not lines:
+            yield line("Until then nothing of this revision happens.")
     if report.held is not None and lines:
         yield line("While it is held, this is what happens:", "strong")
     for number, one in enumerate(lines):

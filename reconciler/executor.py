@@ -62,7 +62,9 @@ class Executor:
         for allocation in numbered.in_place:
             tx.push(allocation.node_id, allocation.id, "start")
         unplaced = unplaced_of(numbered)
-        if not numbered.is_empty or unplaced != before.unplaced:
+        # Not a pass that only kept the books of a rollout: history would be full of them.
+        moved = bool(numbered.placements or numbered.all_stopped or numbered.in_place)
+        if moved or is_partial or unplaced != before.unplaced:
             tx.put_evaluation(
                 Evaluation(
                     id=EvaluationId(self._ids.new_id()),
