@@ -4,6 +4,7 @@
 transaction, or a copy of the state in a dry run or a simulation.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -61,7 +62,7 @@ def job_state(name: str, state: ClusterState) -> JobState:
         settings=state.settings,
         waits_for=_waits_for(state, version),
         stops_after=_stops_after(state, name) if version is None else (),
-        emptied_nodes=_emptied_nodes(state),
+        emptied_nodes=_emptied_nodes(state, allocations),
     )
 
 
@@ -161,10 +162,12 @@ def _stops_after(state: ClusterState, name: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _emptied_nodes(state: ClusterState) -> frozenset[NodeId]:
+def _emptied_nodes(state: ClusterState, allocations: Sequence[Allocation]) -> frozenset[NodeId]:
+    """Of the nodes that hold *allocations*, those that are drained of all but system jobs."""
     found = set()
-    for node in state.nodes.values():
-        if node.drain is None:
+    for node_id in {held.node_id for held in allocations if not held.is_terminal}:
+        node = state.nodes.get(node_id)
+        if node is None or node.drain is None:
             continue
         kinds = set()
         for held in state.allocations_on_node(node.id):

@@ -14,7 +14,8 @@ import msgspec
 from reconciler.doors import Transaction
 from reconciler.evaluate import record, unplaced_of
 from reconciler.feasibility import check
-from reconciler.planner import Placement, Plan, Room
+from reconciler.planner import Placement, Plan
+from reconciler.room import Room
 from trueup.models.allocation import Allocation
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.fit import demand_of, fits

@@ -12,7 +12,7 @@ import re2
 
 from reconciler.permission import forbids
 from trueup.models.codec import to_plain
-from trueup.models.job import Affinity, Constraint, Job, SecretValue, TaskGroup
+from trueup.models.job import Affinity, Constraint, Job, SecretValue, Task, TaskGroup
 from trueup.models.node import Node, attributes_of
 from trueup.models.reasons import (
     DRAINING,
@@ -55,11 +55,10 @@ def check_staying(node: Node, job: Job, group: TaskGroup, settings: ClusterSetti
     return None
 
 
-def _ready(node: Node, _job: Job, _group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
-    return None if node.status == "ready" and not node.lost else NOT_READY
-
-
-def _accepts_new(node: Node, _job: Job, _group: TaskGroup, settings: ClusterSettings) -> Reason | None:
+def accepts(node: Node, settings: ClusterSettings) -> Reason | None:
+    """Why *node* takes nothing new, whatever it is; None if it does."""
+    if node.status != "ready" or node.lost:
+        return NOT_READY
     if node.drain is not None:
         return DRAINING
     if settings.nodes == "declared" and not node.declared:
@@ -67,26 +66,40 @@ def _accepts_new(node: Node, _job: Job, _group: TaskGroup, settings: ClusterSett
     return None if node.eligible else INELIGIBLE
 
 
+def has_driver(node: Node, task: Task) -> Reason | None:
+    """Why *node* cannot run *task* by its driver: it has none, it is not well, or policy forbids it; None if it can."""
+    driver = node.drivers.get(task.driver)
+    if driver is None:
+        return missing_driver(task.driver)
+    if not driver.healthy:
+        return missing_driver(task.driver, driver.detail)
+    return forbids(driver, task)
+
+
+def offers_volume(node: Node, source: str) -> bool:
+    """Whether *node* has a host volume of that name."""
+    return source in node.volumes
+
+
+def _ready(node: Node, _job: Job, _group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
+    return None if node.status == "ready" and not node.lost else NOT_READY
+
+
+def _accepts_new(node: Node, _job: Job, _group: TaskGroup, settings: ClusterSettings) -> Reason | None:
+    return accepts(node, settings)
+
+
 def _in_region(node: Node, job: Job, _group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
     return None if not job.regions or node.region in job.regions else wrong_region(job.regions)
 
 
 def _has_drivers(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
-    for task in group.tasks:
-        driver = node.drivers.get(task.driver)
-        if driver is None:
-            return missing_driver(task.driver)
-        if not driver.healthy:
-            return missing_driver(task.driver, driver.detail)
-        refusal = forbids(driver, task)
-        if refusal is not None:
-            return refusal
-    return None
+    return next((found for task in group.tasks if (found := has_driver(node, task)) is not None), None)
 
 
 def _has_volumes(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
     for volume in group.volumes:
-        if volume.source not in node.volumes:
+        if not offers_volume(node, volume.source):
             return missing_volume(volume.source)
     return None
 

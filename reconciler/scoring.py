@@ -90,15 +90,17 @@ def _spread(node: Node, wanted: Preferences, around: Neighbourhood) -> float:
         if value is None:
             total -= abs(one.weight)
             continue
-        there = around.by_value.get(one.attribute, {})
-        held = there.get(value, 0)
-        if one.targets:
-            aim = wanted.count * one.targets.get(value, _left_over(one)) / 100
-            boost = (aim - held - 1) / aim if aim else -1.0
-        else:
-            boost = _evenness(held, there)
-        total += one.weight * max(-1.0, min(1.0, boost))
+        total += one.weight * boost(one, value, around.by_value.get(one.attribute, {}), wanted.count)
     return total / total_weight
+
+
+def boost(spread: Spread, value: str, there: Mapping[str, int], count: int) -> float:
+    """How much a spread wants one more at *value*, from -1 to 1, given how many of the group are *there* by value."""
+    held = there.get(value, 0)
+    if not spread.targets:
+        return max(-1.0, min(1.0, _evenness(held, there)))
+    aim = count * spread.targets.get(value, _left_over(spread)) / 100
+    return max(-1.0, min(1.0, (aim - held - 1) / aim if aim else -1.0))
 
 
 def _left_over(spread: Spread) -> int:

@@ -6,11 +6,13 @@ Amounts are integers. Room is taken until an allocation's tasks have ended, what
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from trueup.models.allocation import AllocatedResources, Allocation
 from trueup.models.job import TaskGroup
 from trueup.models.node import Node
 from trueup.models.reasons import Reason, insufficient, port_taken
+from trueup.models.same import Same
 from trueup.models.units import Bytes, Millicores
 
 DYNAMIC_PORTS = range(20_000, 32_000)
@@ -70,6 +72,12 @@ def demand_of(group: TaskGroup) -> Demand:
     Tasks that end before the main ones start (prestart) or start after they ended (poststop) take room only
     while the main ones do not: the larger of the two counts. Source: Nomad's allocated task lifecycle resources.
     """
+    return _demand_of(Same(group))
+
+
+@lru_cache(maxsize=16_384)
+def _demand_of(of: Same[TaskGroup]) -> Demand:
+    group = of.value
     main_cpu = main_memory = other_cpu = other_memory = 0
     for task in group.tasks:
         alone = (

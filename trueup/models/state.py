@@ -4,7 +4,7 @@ Values are frozen; the containers here change only through the `put_…` and `dr
 per-job and per-node indexes and the nodes' running totals right, so that no reader recounts them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,9 +23,28 @@ Key = TypeVar("Key")
 Member = TypeVar("Member")
 
 
+class NodeMap(dict[NodeId, Node]):
+    """The nodes by id; *version* grows with every change, so that what is derived from them knows when it is old."""
+
+    def __init__(self, nodes: Mapping[NodeId, Node] | None = None) -> None:
+        super().__init__(nodes or {})
+        self.version = 0
+
+    def __setitem__(self, key: NodeId, node: Node) -> None:
+        super().__setitem__(key, node)
+        self.version += 1
+
+    def __delitem__(self, key: NodeId) -> None:
+        super().__delitem__(key)
+        self.version += 1
+
+
 @dataclass(slots=True, kw_only=True)
 class ClusterState:
     """The whole cluster at one `index`.
+
+    *derived* is what a reader made of the state and keeps beside it, for as long as the state lives; *touched* are the
+    nodes whose totals changed since it last looked. Neither is part of the state.
 
     *inherited*: the store was new when it met agents of an earlier epoch, so whether a batch job ran is unknown.
     """
@@ -43,13 +62,15 @@ class ClusterState:
     versions: dict[tuple[str, int], JobVersion] = field(default_factory=dict)
     templates: dict[str, Template] = field(default_factory=dict)
     node_policies: dict[str, NodePolicy] = field(default_factory=dict)
-    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    nodes: NodeMap = field(default_factory=NodeMap)
     allocations: dict[AllocationId, Allocation] = field(default_factory=dict)
     deployments: dict[DeploymentId, Deployment] = field(default_factory=dict)
     _ids_by_job: dict[str, dict[AllocationId, None]] = field(default_factory=dict)
     _ids_by_node: dict[NodeId, dict[AllocationId, None]] = field(default_factory=dict)
     _deployments_by_job: dict[str, dict[DeploymentId, None]] = field(default_factory=dict)
     _usage: dict[NodeId, NodeUsage] = field(default_factory=dict)
+    derived: object | None = field(default=None, compare=False, repr=False)
+    touched: set[NodeId] = field(default_factory=set, compare=False, repr=False)
 
     def current_version(self, job: str) -> JobVersion | None:
         """The version that *job*'s record points to, also of a removed job; None if the job is unknown."""
@@ -101,6 +122,7 @@ class ClusterState:
         self._ids_by_job.setdefault(allocation.job, {})[allocation.id] = None
         self._ids_by_node.setdefault(allocation.node_id, {})[allocation.id] = None
         if allocation.holds_resources:
+            self.touched.add(allocation.node_id)
             self._usage.setdefault(allocation.node_id, NodeUsage()).add(allocation)
 
     def drop_allocation(self, allocation_id: AllocationId) -> None:
@@ -143,7 +165,7 @@ class ClusterState:
             versions=dict(self.versions),
             templates=dict(self.templates),
             node_policies=dict(self.node_policies),
-            nodes=dict(self.nodes),
+            nodes=NodeMap(self.nodes),
             allocations=dict(self.allocations),
             deployments=dict(self.deployments),
             _ids_by_job={job: dict(ids) for job, ids in self._ids_by_job.items()},
@@ -159,6 +181,7 @@ class ClusterState:
     def _count_out(self, allocation: Allocation) -> None:
         if not allocation.holds_resources:
             return
+        self.touched.add(allocation.node_id)
         used = self._usage[allocation.node_id]
         used.remove(allocation)
         if not used.allocations:

@@ -1,0 +1,145 @@
+"""The columns say of every node what is said of each alone: who may run a group, and who suits it best."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.evaluate import evaluate
+from reconciler.feasibility import check
+from reconciler.node_table import NodeTable, table_of
+from reconciler.scoring import Neighbourhood, preferences_of, score
+from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
+from trueup.models.fit import demand_of, fits
+from trueup.models.job import Affinity, Constraint, Job, Spread, Volume
+from trueup.models.node import DriverState, Node
+from trueup.models.state import ClusterState
+from trueup.models.template import ClusterSettings
+
+LABELS = st.dictionaries(st.sampled_from(["rack", "disk"]), st.sampled_from(["a", "b", "10", "9"]))
+CONSTRAINTS = st.sampled_from(
+    [
+        Constraint(attribute="node.labels.rack", operator="=", value="a"),
+        Constraint(attribute="node.labels.rack", operator="is_set"),
+        Constraint(attribute="node.labels.rack", operator="<", value="10"),
+        Constraint(attribute="node.labels.disk", operator="!=", value="b"),
+        Constraint(attribute="node.region", operator="regexp", value="^n"),
+    ]
+)
+AFFINITIES = st.sampled_from(
+    [
+        Affinity(attribute="node.labels.disk", value="a", weight=50),
+        Affinity(attribute="node.labels.disk", value="b", weight=-30),
+    ]
+)
+SPREADS = st.sampled_from(
+    [
+        Spread(attribute="node.labels.rack"),
+        Spread(attribute="node.labels.disk", weight=20, targets={"a": 70}),
+    ]
+)
+
+
+@st.composite
+def nodes(draw: st.DrawFn, name: str) -> Node:
+    drivers = st.sampled_from(
+        [{"process": DriverState()}, {}, {"process": DriverState(healthy=False, detail="off")}]
+    )
+    fields: dict[str, Any] = {
+        "cpu": draw(st.sampled_from([0.05, 1, 4])),
+        "memory": draw(st.sampled_from(["64MiB", "4GiB"])),
+        "region": draw(st.sampled_from(["north", "south"])),
+        "status": draw(st.sampled_from(["ready", "ready", "ready", "down"])),
+        "eligible": draw(st.sampled_from([True, True, False])),
+        "drivers": draw(st.one_of(st.just({"process": DriverState()}), drivers)),
+        "volumes": draw(st.sampled_from([(), ("data",)])),
+        "secrets": draw(st.sampled_from([(), ("key",)])),
+    }
+    return a_node(name, labels=draw(LABELS), **fields)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Job:
+    env = draw(st.sampled_from([{}, {"KEY": "${secret:key}"}]))
+    volumes = draw(st.sampled_from([(), (Volume(name="d", source="data", sticky=False),)]))
+    return a_job(
+        groups=(a_group(count=draw(st.integers(1, 4)), tasks=(a_task(env=env),), volumes=volumes),),
+        regions=draw(st.sampled_from([(), ("north",)])),
+        constraints=tuple(draw(st.lists(CONSTRAINTS, max_size=2, unique=True))),
+        affinities=tuple(draw(st.lists(AFFINITIES, max_size=2, unique=True))),
+        spreads=tuple(draw(st.lists(SPREADS, max_size=2, unique_by=lambda one: one.attribute))),
+    )
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> tuple[ClusterState, Job]:
+    job = draw(jobs())
+    found = tuple(draw(nodes(f"n{number}")) for number in range(draw(st.integers(1, 6))))
+    state = a_state(nodes=found, jobs=(job, a_job("other", cpu=0.5)))
+    state.settings = ClusterSettings(placement=draw(st.sampled_from(["binpack", "spread"])))
+    for index in range(draw(st.integers(0, 4))):
+        state.put_allocation(
+            an_allocation(a_job("other", cpu=0.5), draw(st.sampled_from(found)), index=index)
+        )
+    return state, job
+
+
+@given(clusters())
+def test_who_may_run_a_group_is_who_passes_every_filter(world: tuple[ClusterState, Job]) -> None:
+    state, job = world
+    table = table_of(state)
+    mask = table.may_run(job, job.groups[0], state.settings)
+    assert list(mask) == [check(node, job, job.groups[0], state.settings) is None for node in table.nodes]
+
+
+@given(clusters())
+def test_the_first_placement_goes_to_the_best_of_all_nodes(world: tuple[ClusterState, Job]) -> None:
+    """Each node is asked alone here: feasible, with room, scored; ties go to the first name."""
+    state, job = world
+    group = job.groups[0]
+    wanted = preferences_of(job, group, demand_of(group), state.settings)
+    able = [node for node in state.nodes.values() if check(node, job, group, state.settings) is None]
+    values: dict[str, dict[str, int]] = {
+        spread.attribute: {
+            node.labels[label]: 0
+            for node in able
+            if (label := spread.attribute.rpartition(".")[2]) in node.labels
+        }
+        for spread in job.spreads
+    }
+    around = Neighbourhood(twins=0, by_value=values, avoided=False)
+    ranked = sorted(
+        (-score(node, state.usage(node.id), wanted, around), node.name)
+        for node in able
+        if fits(node, state.usage(node.id), demand_of(group)) is None
+    )
+    placements = evaluate("web", state, NOON, CountingIds()).placements
+    assert bool(placements) == bool(ranked)
+    if placements:
+        assert (-placements[0].score, placements[0].allocation.node) == ranked[0]
+
+
+def test_the_table_follows_the_state() -> None:
+    node, job = a_node("a"), a_job(cpu=1)
+    state = a_state(nodes=(node,), jobs=(job,))
+    table = table_of(state)
+    held = an_allocation(job, node)
+    state.put_allocation(held)
+    assert table_of(state) is table
+    assert list(table.used_cpu) == [1000.0]
+    state.drop_allocation(held.id)
+    assert list(table_of(state).used_cpu) == [0.0]
+    state.nodes[a_node("b").id] = a_node("b")
+    assert table_of(state) is not table
+    assert [one.name for one in table_of(state).nodes] == ["a", "b"]
+
+
+def test_a_copy_of_the_state_has_a_table_of_its_own() -> None:
+    node, job = a_node("a"), a_job(cpu=1)
+    state = a_state(nodes=(node,), jobs=(job,))
+    table = table_of(state)
+    other = state.copy()
+    other.put_allocation(an_allocation(job, node))
+    assert isinstance(table_of(other), NodeTable)
+    assert table_of(other) is not table
+    assert list(table_of(state).used_cpu) == [0.0]
