@@ -5,7 +5,8 @@ that is due. A mark carries a name, never the event: the pass reads the state an
 """
 
 import heapq
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from trueup.models.commit import Committed
@@ -27,16 +28,24 @@ def _priority(state: ClusterState, name: str) -> int:
 
 
 class DirtyJobs:
-    """The marks and the timers. Not thread-safe: marks from other threads come through `note`, which only appends."""
+    """The marks and the timers. `note` may be called from any thread, all else from one.
+
+    What may go on when something else changes (blocked jobs, jobs of every node, dependants) is kept by name, so that a
+    change costs what it touches and not a walk over all jobs.
+    """
 
     def __init__(self) -> None:
         self._marked: dict[str, None] = {}
-        self._noted: list[Committed] = []
+        self._noted: deque[Committed] = deque()
         self._timers: list[tuple[datetime, str]] = []
         self._due_at: dict[str, datetime] = {}
+        self._blocked: set[str] = set()
+        self._on_every_node: set[str] = set()
+        self._depends_on: dict[str, Sequence[str]] = {}
+        self._dependants: dict[str, set[str]] = {}
 
     def note(self, committed: Committed) -> None:
-        """Takes in what a transaction changed; safe to call from any thread."""
+        """Takes in what a transaction changed."""
         self._noted.append(committed)
 
     def mark(self, name: str) -> None:
@@ -45,7 +54,9 @@ class DirtyJobs:
 
     def mark_all(self, state: ClusterState) -> None:
         """Marks every job: the slow full pass, and the first one after a start."""
-        self._marked.update(dict.fromkeys(state.jobs))
+        for name in list(state.jobs):
+            self._sort_in(name, state)
+            self.mark(name)
 
     def look_at(self, name: str, at: datetime | None) -> None:
         """Sets when time alone makes the job dirty, in place of any earlier time; None: never."""
@@ -70,45 +81,57 @@ class DirtyJobs:
         return self._timers[0][0] if self._timers else None
 
     def _take_notes(self, state: ClusterState) -> None:
-        noted, self._noted = self._noted, []
         jobs: set[str] = set()
         freed = False
-        for one in noted:
+        while self._noted:
+            one = self._noted.popleft()
             jobs |= one.jobs
             for node_id in one.nodes:
                 # It may be drained, ineligible for what it holds, or down.
                 jobs.update(held.job for held in state.allocations_on_node(node_id) if not held.is_terminal)
             freed = freed or one.room_freed or bool(one.nodes)
         for name in jobs:
+            self._sort_in(name, state)
             self.mark(name)
-        if jobs or freed:
-            self._mark_waiting(state, jobs, freed=freed)
-
-    def _mark_waiting(self, state: ClusterState, changed: set[str], *, freed: bool) -> None:
-        """Marks what may be able to go on: blocked jobs when room came, dependants of what changed."""
-        for name, record in list(state.jobs.items()):
-            if freed and (record.unplaced or self._runs_on_every_node(state, name)):
-                self.mark(name)
-                continue
-            version = state.versions.get((name, record.version))
-            if version is not None and changed.intersection(version.job.depends_on) and record.unplaced:
-                self.mark(name)
-            elif record.removed and changed and version is not None:
-                self._mark_depended(state, version.job.depends_on)
-
-    def _mark_depended(self, state: ClusterState, names: Iterable[str]) -> None:
-        for name in names:
-            record = state.jobs.get(name)
-            if record is not None and record.removed:
+            self._mark_neighbours(name, state)
+        if freed:
+            for name in self._blocked | self._on_every_node:
                 self.mark(name)
 
-    @staticmethod
-    def _runs_on_every_node(state: ClusterState, name: str) -> bool:
-        job = state.wanted_job(name)
-        return job is not None and job.type in {"system", "sysbatch"}
+    def _sort_in(self, name: str, state: ClusterState) -> None:
+        """Notes what the job waits for, and who waits for it."""
+        record, job = state.jobs.get(name), state.wanted_job(name)
+        _keep(self._blocked, name, wanted=record is not None and bool(record.unplaced))
+        _keep(self._on_every_node, name, wanted=job is not None and job.type in {"system", "sysbatch"})
+        for other in self._depends_on.pop(name, ()):
+            self._dependants[other].discard(name)
+        version = state.current_version(name)
+        if version is not None and version.job.depends_on:
+            self._depends_on[name] = version.job.depends_on
+            for other in version.job.depends_on:
+                self._dependants.setdefault(other, set()).add(name)
+
+    def _mark_neighbours(self, name: str, state: ClusterState) -> None:
+        """Marks what may begin now that *name* changed (its dependants), or end (what it depended on)."""
+        for other in self._dependants.get(name, ()):
+            if other in self._blocked:
+                self.mark(other)
+        record = state.jobs.get(name)
+        if record is not None and record.removed:
+            for other in self._depends_on.get(name, ()):
+                depended = state.jobs.get(other)
+                if depended is not None and depended.removed:
+                    self.mark(other)
 
     def _take_timers(self, now: datetime) -> None:
         while (due := self.next_due()) is not None and due <= now:
             _, name = heapq.heappop(self._timers)
             del self._due_at[name]
             self.mark(name)
+
+
+def _keep(names: set[str], name: str, *, wanted: bool) -> None:
+    if wanted:
+        names.add(name)
+    else:
+        names.discard(name)
