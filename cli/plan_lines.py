@@ -37,6 +37,20 @@ def plan_lines(report: PlanReport) -> list[PlanLine]:
     return [line for job in report.jobs if job.is_changed or job.unplaced for line in _job_lines(job)]
 
 
+def loss_lines(report: PlanReport) -> list[PlanLine]:
+    """What the loss of each node that was asked for would leave without room."""
+    lines: list[PlanLine] = []
+    for loss in report.losses or ():
+        moved = f"{_count(loss.moved, 'allocation')} would find room elsewhere"
+        words = moved if loss.unplaced else f"nothing is left without room; {moved}"
+        lines.append(_line("!" if loss.unplaced else " ", f"if {loss.node} is lost: {words}", depth=0))
+        lines += [
+            _line("!", f"{one.job}: {unplaced_sentence(one.group, one.count, one.reasons)}")
+            for one in loss.unplaced
+        ]
+    return lines
+
+
 def sum_line(report: PlanReport) -> str:
     """The sums in one line: `Plan: 1 job to create, 3 unchanged; 3 allocations to place, 1 unplaced.`"""
     summary = report_document(report)["summary"]

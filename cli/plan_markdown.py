@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cli.clean import clean
-from cli.plan_lines import plan_lines, sum_line
+from cli.plan_lines import loss_lines, plan_lines, sum_line
 from cli.wording import held_words
 from reconciler.report import JobPlan, PlanReport
 from trueup.models.errors import SpecError
@@ -42,6 +42,8 @@ def plan_markdown(report: PlanReport, errors: Sequence[SpecError], warnings: Seq
     tail = (
         f"Revision {code(report.revision)} on {code(report.base_revision or 'nothing')}, index {report.index}"
     )
+    lost = [str(line) for line in loss_lines(report)]
+    parts += ["If a node is lost after this:", _fenced(clean_each(lost))] if lost else []
     lines = [str(line) for line in plan_lines(report)]
     room = MAX_CHARACTERS - sum(len(part) + 2 for part in [*parts, tail]) - 200
     details = _details(lines, room) if lines else []

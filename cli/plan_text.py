@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cli.blocks import Block, Cell, Line, Style, line
-from cli.plan_lines import Mark, PlanLine, plan_lines, sum_line
+from cli.plan_lines import Mark, PlanLine, loss_lines, plan_lines, sum_line
 from cli.wording import held_blocks
 from reconciler.report import PlanReport
 
@@ -37,6 +37,11 @@ def plan_blocks(report: PlanReport) -> Iterator[Block]:
         yield line()
     elif not report.has_changes:
         yield line("No changes: what runs is what was asked for.")
+    losses = loss_lines(report)
+    for one in losses:
+        yield _styled(one)
+    if losses:
+        yield line()
     yield line(sum_line(report), "strong")
 
 

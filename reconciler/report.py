@@ -76,8 +76,25 @@ class JobPlan(Model, frozen=True, kw_only=True):
         return self.action != "none" or bool(moved)
 
 
+class LostGroup(Model, frozen=True, kw_only=True):
+    """How many of a group the loss of a node would leave without room, and why."""
+
+    job: str
+    group: str
+    count: int
+    reasons: dict[str, int] = {}
+
+
+class NodeLoss(Model, frozen=True, kw_only=True):
+    """What the loss of a node would do: *moved* find room elsewhere, *unplaced* do not."""
+
+    node: str
+    moved: int = 0
+    unplaced: tuple[LostGroup, ...] = ()
+
+
 class PlanReport(Model, frozen=True, kw_only=True):
-    """The whole report."""
+    """The whole report. *losses* None: nobody asked."""
 
     revision: str
     base_revision: str | None
@@ -86,6 +103,7 @@ class PlanReport(Model, frozen=True, kw_only=True):
     jobs: tuple[JobPlan, ...]
     errors: tuple[SpecError, ...] = ()
     warnings: tuple[str, ...] = ()
+    losses: tuple[NodeLoss, ...] | None = None
 
     @property
     def has_changes(self) -> bool:
@@ -94,8 +112,8 @@ class PlanReport(Model, frozen=True, kw_only=True):
 
 
 def report_document(report: PlanReport) -> dict[str, Any]:
-    """The report as the contract's JSON: every field present."""
-    return {
+    """The report as the contract's JSON: every field present, `losses` where it was asked for."""
+    document = {
         "revision": report.revision,
         "base_revision": report.base_revision,
         "index": report.index,
@@ -104,6 +122,20 @@ def report_document(report: PlanReport) -> dict[str, Any]:
         "jobs": [_job_document(job) for job in report.jobs],
         "errors": [error_document(error) for error in report.errors],
         "warnings": list(report.warnings),
+    }
+    if report.losses is not None:
+        document["losses"] = [_loss_document(loss) for loss in report.losses]
+    return document
+
+
+def _loss_document(loss: NodeLoss) -> dict[str, Any]:
+    return {
+        "node": loss.node,
+        "moved": loss.moved,
+        "unplaced": [
+            {"job": one.job, "group": one.group, "count": one.count, "reasons": dict(one.reasons)}
+            for one in loss.unplaced
+        ],
     }
 
 

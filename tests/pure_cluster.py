@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from reconciler.dirty import evaluation_order
-from reconciler.dry_run import StateCopy
 from reconciler.evaluate import evaluate, record
 from reconciler.invariants import violations
 from reconciler.planner import Plan
 from reconciler.register import Registration, register, write
+from reconciler.state_copy import StateCopy
 from tests.builders import NOON, CountingIds
 from trueup.models.allocation import Allocation, TaskState
 from trueup.models.desired import DesiredState

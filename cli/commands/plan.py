@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from cli.failures import CHANGES, FAILED, Failed, say, warn
+from cli.failures import CHANGES, FAILED, USAGE, Failed, say, warn
 from cli.options import Command, output_option
 from cli.output import json_text, print_blocks
 from cli.plan_inputs import CountedIds, PlanInput, data_input, live_input, nodes_file_input, state_file_input
@@ -18,6 +18,8 @@ from cli.system import SystemClock
 from cli.work_tree import is_ancestor
 from reconciler.dry_run import dry_run
 from reconciler.report import PlanReport, report_document
+from trueup.models.ids import NodeId
+from trueup.models.state import ClusterState
 
 
 class MomentType(click.ParamType[datetime]):
@@ -50,6 +52,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--nodes", type=_FILE, metavar="FILE", help="An empty cluster of these nodes (JSON or YAML).")
 @click.option("--state", type=_FILE, metavar="FILE", help="What `trueup export` wrote, or one like it.")
 @click.option("--now", type=MomentType(), metavar="TIME", help="The clock's reading for --nodes and --state.")
+@click.option(
+    "--lose",
+    metavar="NODE|each",
+    help="Also show what the loss of that node, or of each in turn, would leave without room.",
+)
 @output_option(("text", "json", "yaml", "markdown"))
 @click.pass_context
 def command(
@@ -60,6 +67,7 @@ def command(
     nodes: Path | None,
     state: Path | None,
     now: datetime | None,
+    lose: str | None,
     output: str,
 ) -> None:
     """Show what applying SPECS (`specs`) would do: to the live control plane, to --data DIR, or --offline.
@@ -70,7 +78,8 @@ def command(
     begin = _input(nodes, state, now)
     loaded = _specs(specs, is_whole=state is not None)
     desired = None if loaded is None else loaded.desired
-    report = dry_run(begin.state, desired, begin.now, CountedIds())
+    lost = None if lose is None else _lost_nodes(begin.state, lose)
+    report = dry_run(begin.state, desired, begin.now, CountedIds(), lose=lost)
     warnings = [*begin.warnings, *_ancestry_warnings(report, loaded)]
     report = msgspec.structs.replace(report, warnings=(*report.warnings, *warnings))
     _print(report, output)
@@ -113,6 +122,18 @@ def _specs(specs: Sequence[Path], *, is_whole: bool) -> LoadedSpecs | None:
     if not DEFAULT_SPECS.is_dir():
         raise Failed(f"there is no folder {DEFAULT_SPECS} here; say which specs to plan: `trueup plan SPECS`")
     return load_specs((DEFAULT_SPECS,))
+
+
+def _lost_nodes(state: ClusterState, lose: str) -> list[NodeId]:
+    """The nodes whose loss is asked about, by name."""
+    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
+    if lose == "each":
+        return [node.id for node in nodes if node.status == "ready"]
+    found = [node.id for node in nodes if lose in {node.name, node.id}]
+    if not found:
+        names = ", ".join(node.name for node in nodes[:20]) or "none at all"
+        raise Failed(f"--lose {lose}: there is no such node; there are {names}", exit_code=USAGE)
+    return found
 
 
 def _ancestry_warnings(report: PlanReport, loaded: LoadedSpecs | None) -> list[str]:

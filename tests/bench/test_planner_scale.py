@@ -7,8 +7,8 @@ one argmax and one update for each allocation, and nothing else (no constraints,
 import numpy as np
 import pytest
 
-from reconciler.dry_run import StateCopy
 from reconciler.evaluate import evaluate, record
+from reconciler.state_copy import StateCopy
 from tests.bench.measure import cpu_timed, figure, note, sample, title
 from tests.builders import NOON, CountingIds, a_job, a_node, a_state
 from trueup.models.job import Constraint, Job

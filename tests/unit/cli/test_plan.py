@@ -404,3 +404,26 @@ def _commit(folder: Path) -> str:
 
 def _without_age(text: str) -> str:
     return "\n".join("…" if "old: what runs may have changed" in line else line for line in text.split("\n"))
+
+
+def test_lose_says_what_the_loss_of_a_node_would_leave_without_room(run: Run, tmp_path: Path) -> None:
+    """In every form; a node that is not there is a usage error that names those that are."""
+    nodes = tmp_path / "nodes.yaml"
+    nodes.write_text(
+        "- {name: a, resources: {cpu: 2, memory: 2048}}\n- {name: b, resources: {cpu: 1, memory: 2048}}\n"
+    )
+    specs = tmp_path / "web.yaml"
+    specs.write_text(
+        "kind: Job\nname: web\ngroups:\n  - count: 2\n"
+        '    tasks: [{config: {command: [sleep, "1"]}, resources: {cpu: 1}}]\n'
+    )
+    asked = ("plan", "--nodes", str(nodes), str(specs), "--lose")
+    text = run(*asked, "each").stdout
+    assert "if b is lost: nothing is left without room; 1 allocation would find room elsewhere" in text
+    assert "web: 1 of web found no room: insufficient cpu (1 node), node is not ready (1 node)" in text
+    document = json.loads(run(*asked, "a", "-o", "json").stdout)
+    assert [loss["unplaced"][0]["count"] for loss in document["losses"]] == [1]
+    assert "If a node is lost after this:" in run(*asked, "a", "-o", "markdown").stdout
+    refused = run(*asked, "c")
+    assert refused.exit_code == 64
+    assert "there are a, b" in refused.stderr
