@@ -5,6 +5,7 @@ Nomad's `computeCanaries` and `downgradeNonCanary`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -75,6 +76,36 @@ def promoted_canaries(
             promoted = msgspec.structs.replace(held.deployment, canary=False)
             found.append(msgspec.structs.replace(held, deployment=promoted))
     return found
+
+
+def settled(
+    verdicts: Mapping[str, Sequence[Verdict]], deployments: Sequence[Deployment]
+) -> tuple[dict[str, list[Verdict]], list[Allocation]]:
+    """*verdicts* in which canaries of a rollout that was promoted, or succeeded, are no more than others.
+
+    With the allocations that this changes: what we wrote has none, as the promotion's own pass marks them.
+    """
+    by_id = {one.id: one for one in deployments}
+    changed: list[Allocation] = []
+    found: dict[str, list[Verdict]] = {}
+    for name, group in verdicts.items():
+        found[name] = []
+        for verdict in group:
+            held = verdict.allocation
+            of = None if held.deployment is None else by_id.get(held.deployment.id)
+            if held.deployment is not None and is_canary(held) and of is not None and _is_promoted(of, name):
+                mine = msgspec.structs.replace(held.deployment, canary=False)
+                held = msgspec.structs.replace(held, deployment=mine)
+                changed.append(held)
+                found[name].append(replace(verdict, allocation=held))
+            else:
+                found[name].append(verdict)
+    return found, changed
+
+
+def _is_promoted(deployment: Deployment, group: str) -> bool:
+    of = deployment.groups.get(group)
+    return deployment.status == "successful" or (of is not None and of.promoted)
 
 
 def canary_indexes(

@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from reconciler.canaries import canary_indexes, is_canary
+from reconciler.canaries import canary_indexes, is_canary, settled
 from reconciler.changes import Changes, GroupChanges, Stop, earliest
 from reconciler.job_state import JobState, groups_gone, of_group, preference, stop_for, verdicts_of
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
-from trueup.models.allocation import StopReason
+from trueup.models.allocation import Allocation
 from trueup.models.digest import group_digest
-from trueup.models.ids import AllocationId
 from trueup.models.job import TaskGroup
 from trueup.models.record import JobVersion
 
 
 def counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     """Service and batch: *count* allocations of each group, by index."""
-    verdicts = {
+    judged = {
         group.name: verdicts_of(actual, version, group, now, of_group(actual, group))
         for group in version.job.groups
     }
+    verdicts, plain = settled(judged, actual.deployments)
     rollout = govern(
         version, verdicts, actual.deployments, now, stable=actual.stable, reverted=actual.reverted
     )
@@ -35,7 +35,7 @@ def counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
         version=version,
         groups=groups,
         deployments=rollout.deployments_for(groups),
-        updates=rollout.updates,
+        updates=_newest([*plain, *rollout.updates]),
         stable_version=rollout.stable_version,
         reverts_to=rollout.reverts_to,
         reverts_because=rollout.reverts_because,
@@ -43,6 +43,11 @@ def counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
             [rollout.next_look, *(one.due_at for found in verdicts.values() for one in found)]
         ),
     )
+
+
+def _newest(changed: Sequence[Allocation]) -> tuple[Allocation, ...]:
+    """Each allocation once, as it was changed last."""
+    return tuple({one.id: one for one in changed}.values())
 
 
 def _group_changes(
@@ -61,7 +66,7 @@ def _group_changes(
     # Those of the rollout under way were promoted in this very pass; what an older one left has no part in it.
     promoted = [one for one in canaries if one.allocation.id in rollout.promoted]
     dropped = tuple(stop_for(one, "not needed") for one in canaries if one not in promoted)
-    held, twins = _one_for_each_index([*others, *promoted], rollout.promoted)
+    held, twins = _one_for_each_index([*others, *promoted])
     kept, surplus = _scale_down(held, group.count)
     digest = group_digest(version.job, group)
     maker = Maker(version=version, group=group, rollout=rollout)
@@ -161,12 +166,10 @@ def _older_version(
     return version if actual.stable is None else actual.stable
 
 
-def _one_for_each_index(
-    verdicts: Sequence[Verdict], promoted: frozenset[AllocationId] = frozenset()
-) -> tuple[list[Verdict], list[Stop]]:
+def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Stop]]:
     """The best of those that share an index, and stops for the others: a name is wanted once.
 
-    What gives way to a canary that was *promoted* in this pass is updated by it.
+    What gives way to another version (to a promoted canary) is updated by it.
     """
     by_index: dict[int, list[Verdict]] = {}
     for one in verdicts:
@@ -176,8 +179,9 @@ def _one_for_each_index(
     for _, found in sorted(by_index.items()):
         best, *others = sorted(found, key=lambda one: preference(one, ""))
         kept.append(best)
-        reason: StopReason = "updating" if best.allocation.id in promoted else "not needed"
-        twins += [stop_for(one, reason) for one in others]
+        for one in others:
+            is_older = one.allocation.digest != best.allocation.digest
+            twins.append(stop_for(one, "updating" if is_older else "not needed"))
     return kept, twins
 
 

@@ -212,7 +212,7 @@ def _name_of(held: object) -> str | None:
 def _counts(group: str, found: GroupChanges, outcome: Plan) -> GroupCounts:
     """A stop that goes with a lost or rescheduled one's replacement is counted as a stop, not as coupled."""
     own = [one for one in outcome.placements if one.allocation.group == group]
-    uncoupled = sum(1 for one in own if one.stopped is not None and one.allocation.name in _replacing(found))
+    uncoupled = sum(1 for one in own if one.stopped is not None and not one.place.coupled)
     moved = sum(1 for one in outcome.in_place if one.group == group)
     return GroupCounts(
         place=len(found.place),
@@ -224,10 +224,6 @@ def _counts(group: str, found: GroupChanges, outcome: Plan) -> GroupCounts:
         canary=len(found.canary),
         ignore=found.ignore,
     )
-
-
-def _replacing(found: GroupChanges) -> set[str]:
-    return {one.name for one in found.place if one.stop is not None}
 
 
 def _planned_stop(held: Allocation) -> PlannedStop:

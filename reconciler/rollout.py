@@ -168,7 +168,7 @@ def _continue(
             healthy=one.healthy,
             unhealthy=one.unhealthy,
             promoted=earlier.promoted or (promoted and earlier.desired_canaries > 0),
-            progress_at=now if moved else earlier.progress_at or active.created_at,
+            progress_at=now if moved else earlier.progress_at or now,
         )
     status, reason = _outcome(version.job, progress, groups, now)
     changed = msgspec.structs.replace(

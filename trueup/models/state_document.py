@@ -185,7 +185,7 @@ def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
         allocation = _entry(plain, "allocations", lambda one: _read_allocation(state, one, nodes_by_name))
         state.put_allocation(allocation)
     for plain in _entries(document, "deployments"):
-        state.put_deployment(_entry(plain, "deployments", _read_deployment))
+        state.put_deployment(_entry(plain, "deployments", lambda one: _read_deployment(state, one)))
     return state
 
 
@@ -389,10 +389,18 @@ def _read_membership(plain: Plain | None) -> DeploymentState | None:
     return from_plain({key: value for key, value in plain.items() if value is not None}, DeploymentState)
 
 
-def _read_deployment(plain: Plain) -> Deployment:
+def _read_deployment(state: ClusterState, plain: Plain) -> Deployment:
+    """What a person leaves out follows from the version that is rolled out: its digest, how many canaries."""
+    number = int(plain.get("job_version") or 1)
+    version = state.versions.get((str(plain["job"]), number))
+    canaries = 0 if version is None else version.job.update.canary
     groups = {
         str(name): from_plain(
-            {"desired_total": 0, **{key: value for key, value in group.items() if value is not None}},
+            {
+                "desired_total": 0,
+                "desired_canaries": canaries,
+                **{key: value for key, value in group.items() if value is not None},
+            },
             DeploymentGroup,
         )
         for name, group in (plain.get("groups") or {}).items()
@@ -400,8 +408,8 @@ def _read_deployment(plain: Plain) -> Deployment:
     return Deployment(
         id=DeploymentId(str(plain["id"])),
         job=str(plain["job"]),
-        job_version=int(plain.get("job_version") or 1),
-        digest=str(plain.get("digest") or ""),
+        job_version=number,
+        digest=str(plain.get("digest") or (version.digest if version is not None else "")),
         status=from_plain(plain.get("status") or "running", Deployment.__annotations__["status"]),
         reason=str(plain.get("reason") or ""),
         groups=groups,
