@@ -18,6 +18,7 @@ from trueup.models.evaluation import Event
 from trueup.models.revision import SourceStatus
 
 ADOPTION_LOOK: Final = timedelta(milliseconds=50)
+SHOWN_NAMES: Final = 20
 
 
 class SyncLoop:
@@ -81,9 +82,9 @@ class SyncLoop:
         if registration.held is not None:
             self._log.warning("revision held", revision=desired.commit.id, reason=registration.held.reason)
         else:
-            self._log.info(
-                "revision applied", revision=desired.commit.id, jobs=sorted(registration.jobs_changed)
-            )
+            names = sorted(registration.jobs_changed)
+            more = [f"and {len(names) - SHOWN_NAMES} more"] if len(names) > SHOWN_NAMES else []
+            self._log.info("revision applied", revision=desired.commit.id, jobs=names[:SHOWN_NAMES] + more)
         for error in registration.errors:
             self._log.warning("invalid", error=str(error))
 
