@@ -24,7 +24,10 @@ Member = TypeVar("Member")
 
 
 class NodeMap(dict[NodeId, Node]):
-    """The nodes by id; *version* grows with every change, so that what is derived from them knows when it is old."""
+    """The nodes by id; *version* grows with every change, so that what is derived from them knows when it is old.
+
+    Changed item by item only: no other way of a dict to change is counted.
+    """
 
     def __init__(self, nodes: Mapping[NodeId, Node] | None = None) -> None:
         super().__init__(nodes or {})
