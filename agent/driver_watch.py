@@ -95,8 +95,14 @@ class DriverWatch:
         self._orphans.hasten(self._standing.steady)
 
     def look_at(self, held: Held) -> None:
-        """Asks how the tasks of an allocation do, at once."""
+        """Asks how the tasks of an allocation do: at once, and those a call is under way for after its answer too."""
+        held.missed |= held.busy
         for handle in held.live_handles():
+            self._look(handle)
+
+    def look_at_missed(self, held: Held) -> None:
+        """Asks how those do that may have changed while a call was under way for them."""
+        for handle in held.take_missed():
             self._look(handle)
 
     def look_later(self, at: datetime, held: Held) -> None:

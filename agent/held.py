@@ -17,14 +17,16 @@ from trueup.models.wire import AllocationUpdate, Assignment
 class Held:
     """Changed by the runner's thread alone. Values are swapped whole, so that any thread may read them.
 
-    *busy* are the tasks a call is under way for, *look_at* when the next step is due. *told* is what the control
-    plane knows or will be told of it, in the version *told_version*.
+    *busy* are the tasks a call is under way for, *missed* those a driver said something of meanwhile: what the call
+    answers may be older than that. *look_at* is when the next step is due. *told* is what the control plane knows or
+    will be told of it, in the version *told_version*.
     """
 
     assignment: Assignment
     record: AllocationRecord
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
+    missed: set[str] = field(default_factory=set)
     look_at: datetime | None = None
     told: AllocationUpdate | None = None
     told_version: int = -1
@@ -45,6 +47,14 @@ class Held:
         """The handles of all tasks that run, as far as the record knows."""
         for name in live_tasks(self.record):
             handle = self.handle(name)
+            if handle is not None:
+                yield handle
+
+    def take_missed(self) -> Iterator[TaskHandle]:
+        """The handles of running tasks to look at again, now that their calls have been answered."""
+        for name in sorted(self.missed - self.busy):
+            self.missed.discard(name)
+            handle = self.handle(name) if name in live_tasks(self.record) else None
             if handle is not None:
                 yield handle
 

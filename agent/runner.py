@@ -319,6 +319,7 @@ class Runner:
         held.answers.clear()
         allocation_id = held.id
         self._look_again(allocation_id, held, step.look_at)
+        self._drivers.look_at_missed(held)
         for name, task in step.record.tasks.items():
             if task.phase == "running" and before.tasks[name] is not task:
                 self._watch_checks(held, name, task)

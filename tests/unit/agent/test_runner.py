@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.doors import DriverError, TaskHandle
+from agent.doors import DriverError, TaskHandle, TaskStatus
 from tests.builders import a_group, a_task
 from tests.unit.agent.fake_driver import Behaviour, FakeDriver
 from tests.unit.agent.world import World, an_assignment
@@ -190,6 +190,23 @@ def test_a_wake_is_about_its_allocation_and_no_other(world: World) -> None:
     world.settle()
     assert world.reached.count("before status") == 1
     assert world.task("a7").state == "pending"
+
+
+def test_an_end_between_the_look_of_a_start_and_its_answer_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_by_the_start = FakeDriver.status
+
+    def status(driver: FakeDriver, handle: TaskHandle) -> TaskStatus:
+        seen = seen_by_the_start(driver, handle)
+        world.machine.kill_task(handle.allocation_id, handle.task)
+        return seen
+
+    monkeypatch.setattr(FakeDriver, "status", status)
+    world.assign(an_assignment(job_type="batch", group=a_group(restart=Restart(attempts=0))))
+    world.run(1)
+
+    assert world.held().client_status == "failed"
 
 
 def test_idle_tasks_cost_nothing(world: World) -> None:
