@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from trueup.models.allocation import Allocation, RescheduleEvent, StopReason, allocation_name
 from trueup.models.deployment import Deployment
 from trueup.models.ids import DeploymentId, NodeId
@@ -11,16 +13,14 @@ from trueup.models.job import TaskGroup
 from trueup.models.record import JobVersion
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An allocation to end, and why."""
 
     allocation: Allocation
     reason: StopReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An allocation to place.
 
     *stop* goes only together with this placement. *coupled* says that the stop makes the room: the old one's

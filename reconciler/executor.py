@@ -169,7 +169,7 @@ def _still_holds(placement: Placement, state: ClusterState, room: Room) -> bool:
 def _numbered(outcome: Plan, index: int) -> Plan:
     """The plan with the index it commits as put in as its placements' epoch: each replacement's is greater."""
     placements = tuple(
-        replace(one, allocation=msgspec.structs.replace(one.allocation, epoch=index))
+        msgspec.structs.replace(one, allocation=msgspec.structs.replace(one.allocation, epoch=index))
         for one in outcome.placements
     )
     return replace(outcome, placements=placements)

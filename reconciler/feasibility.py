@@ -11,7 +11,7 @@ from typing import Final
 import re2
 
 from reconciler.permission import forbids
-from trueup.models.codec import to_plain
+from trueup.models.codec import to_json, to_plain
 from trueup.models.job import Affinity, Constraint, Job, SecretValue, Task, TaskGroup
 from trueup.models.node import Node, attributes_of
 from trueup.models.reasons import (
@@ -26,7 +26,7 @@ from trueup.models.reasons import (
     missing_volume,
     wrong_region,
 )
-from trueup.models.same import Same
+from trueup.models.remembered import remembered
 from trueup.models.template import ClusterSettings
 from trueup.models.variables import SECRET_PREFIX, Variable, split_variables
 
@@ -137,15 +137,13 @@ def constraints_of(job: Job, group: TaskGroup) -> list[Constraint]:
     return [*job.constraints, *group.constraints, *(one for task in group.tasks for one in task.constraints)]
 
 
+@remembered
 def secrets_of(group: TaskGroup) -> Sequence[str]:
     """The names of all secrets that tasks of *group* use, sorted."""
-    return _secrets_of(Same(group))
-
-
-@lru_cache(maxsize=16_384)
-def _secrets_of(group: Same[TaskGroup]) -> Sequence[str]:
+    if b"secret" not in to_json(group):
+        return ()
     found: set[str] = set()
-    for task in group.value.tasks:
+    for task in group.tasks:
         found.update(value.secret for value in task.env.values() if isinstance(value, SecretValue))
         found.update(file.secret for file in task.files if file.secret is not None)
         texts = [value for value in task.env.values() if isinstance(value, str)]

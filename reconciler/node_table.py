@@ -1,10 +1,12 @@
-"""All nodes as columns, in the order of their names: which may run a group, and how much of each is taken.
+"""All nodes as columns, in the order of their names: which may run a group, and how much of each is left.
 
 Kept beside a state and brought up to date by what changed there: the nodes themselves make a new table, an allocation
 only touches its node's totals. What is asked of all nodes is then a few operations on whole columns.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -19,33 +21,96 @@ from reconciler.feasibility import (
     secrets_of,
 )
 from trueup.models.codec import to_json
+from trueup.models.fit import Demand, NodeUsage
 from trueup.models.ids import NodeId
 from trueup.models.job import Affinity, Constraint, Job, Task, TaskGroup
 from trueup.models.node import Node, attributes_of
+from trueup.models.reasons import (
+    Reason,
+    constraint_failed,
+    missing_secret,
+    missing_volume,
+    wrong_region,
+)
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Column: TypeAlias = npt.NDArray[np.float64]
 Codes: TypeAlias = npt.NDArray[np.int64]
+Left: TypeAlias = tuple[float, float, float, float]
 
 ABSENT: Final = -1
 """The code of a node that has no value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is left of each node: amounts, and the columns of `left_of`."""
+
+    free_cpu: Column
+    free_memory: Column
+    left_cpu: Column
+    left_memory: Column
+    skew: Column
+    idle: Column
+
+    def copy(self) -> "Columns":
+        """An independent copy, for what-if."""
+        return Columns(
+            self.free_cpu.copy(),
+            self.free_memory.copy(),
+            self.left_cpu.copy(),
+            self.left_memory.copy(),
+            self.skew.copy(),
+            self.idle.copy(),
+        )
+
+    def put(self, row: int, node: Node, used: NodeUsage) -> None:
+        """Takes in a row's totals."""
+        self.free_cpu[row] = node.resources.cpu_millicores - used.cpu_millicores
+        self.free_memory[row] = node.resources.memory_bytes - used.memory_bytes
+        left = left_of(node, used)
+        self.left_cpu[row], self.left_memory[row], self.skew[row], self.idle[row] = left
+
+
+def left_of(node: Node, used: NodeUsage) -> Left:
+    """The shares of cpu and memory that are left of a node, how far they are apart, and 1.0 if nothing runs there."""
+    resources = node.resources
+    cpu = (resources.cpu_millicores - used.cpu_millicores) / max(resources.cpu_millicores, 1)
+    memory = (resources.memory_bytes - used.memory_bytes) / max(resources.memory_bytes, 1)
+    return cpu, memory, abs(cpu - memory), 0.0 if used.allocations else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One filter over all nodes: who passes, and whom it refuses for which reason."""
+
+    passes: Mask
+    refusals: tuple[tuple[Reason, Mask], ...]
+
+
 class NodeTable:
-    """The columns of one set of nodes. Rows are numbered by name."""
+    """The columns of one set of nodes. Rows are numbered by name.
+
+    *per_…* are one over what a node has, *root_…* its square root. *scratch* is room to calculate in: fresh arrays
+    would cost more than what is done with them.
+    """
 
     def __init__(self, state: ClusterState) -> None:
         self.version = state.nodes.version
         self.nodes: Sequence[Node] = sorted(state.nodes.values(), key=lambda node: node.name)
         self.row_of: Mapping[NodeId, int] = {node.id: row for row, node in enumerate(self.nodes)}
-        self.cpu: Column = np.array([float(node.resources.cpu_millicores) for node in self.nodes])
-        self.memory: Column = np.array([float(node.resources.memory_bytes) for node in self.nodes])
-        self.used_cpu: Column = np.zeros(len(self.nodes))
-        self.used_memory: Column = np.zeros(len(self.nodes))
+        cpu = np.array([max(float(node.resources.cpu_millicores), 1.0) for node in self.nodes])
+        memory = np.array([max(float(node.resources.memory_bytes), 1.0) for node in self.nodes])
+        self.per_cpu: Column = 1 / cpu
+        self.per_memory: Column = 1 / memory
+        self.root_cpu: Column = np.sqrt(cpu)
+        self.root_memory: Column = np.sqrt(memory)
+        self.scratch: Sequence[Column] = [np.empty(len(self.nodes)) for _ in range(4)]
+        self.columns = Columns(*(np.zeros(len(self.nodes)) for _ in range(6)))
         self._attributes: Sequence[Mapping[str, str]] | None = None
-        self._masks: dict[Hashable, Mask] = {}
+        self._gates: dict[Hashable, Gate] = {}
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
         for node in self.nodes:
@@ -55,33 +120,42 @@ class NodeTable:
         """Takes in a node's totals."""
         row = self.row_of.get(node_id)
         if row is not None:
-            used = state.usage(node_id)
-            self.used_cpu[row] = used.cpu_millicores
-            self.used_memory[row] = used.memory_bytes
+            self.columns.put(row, self.nodes[row], state.usage(node_id))
 
-    def may_run(self, job: Job, group: TaskGroup, settings: ClusterSettings) -> Mask:
-        """Which nodes pass every filter of `feasibility.check`."""
-        found = self._mask(
-            ("accepts", settings.nodes), lambda node, _held: accepts(node, settings) is None
-        ).copy()
+    def has_room(self, columns: Columns, demand: Demand, among: Mask) -> Mask:
+        """The rows *among* where cpu and memory suffice, by *columns*. A new array."""
+        found = columns.free_cpu >= demand.cpu_millicores
+        found &= columns.free_memory >= demand.memory_bytes
+        found &= among
+        return found
+
+    def may_run(self, gates: Sequence[Gate]) -> Mask:
+        """Which nodes pass all *gates*. A new array."""
+        first, *others = gates
+        found = first.passes.copy()
+        for one in others:
+            found &= one.passes
+        return found
+
+    def gates(self, job: Job, group: TaskGroup, settings: ClusterSettings) -> list[Gate]:
+        """The filters of `feasibility.check` in their order, each over all nodes."""
+        found = [self._accepting(settings)]
         if job.regions:
-            found &= self._mask(("regions", job.regions), lambda node, _held: node.region in job.regions)
-        for task in group.tasks:
-            self._keep_drivers(found, task)
+            reason = wrong_region(job.regions)
+            found.append(self._gate(reason, lambda node, _held: node.region in job.regions))
+        found += [self._driver(task) for task in group.tasks]
         for volume in group.volumes:
-            source = volume.source
-            found &= self._mask(("volume", source), lambda node, _held, one=source: offers_volume(node, one))  # type: ignore[misc]
-        for name in secrets_of(group):
-            found &= self._mask(("secret", name), lambda node, _held, one=name: one in node.secrets)  # type: ignore[misc]
+            offers = partial(_offers, volume.source)
+            found.append(self._gate(missing_volume(volume.source), offers))
+        found += [self._gate(missing_secret(name), partial(_knows, name)) for name in secrets_of(group)]
         for constraint in constraints_of(job, group):
             if not constraint.operator.startswith("distinct"):
-                found &= self.meets(constraint)
+                found.append(self._meeting(constraint))
         return found
 
     def meets(self, condition: Constraint | Affinity) -> Mask:
         """Which nodes' attributes satisfy a constraint or affinity."""
-        key = ("meets", condition.attribute, condition.operator, condition.value)
-        return self._mask(key, lambda _node, held: meets(condition, held))
+        return self._meeting(condition).passes
 
     def values(self, attribute: str) -> tuple[Codes, Sequence[str]]:
         """Each node's value of *attribute* as a code (ABSENT: none), and the values by their codes, sorted."""
@@ -100,16 +174,15 @@ class NodeTable:
             self._attributes = [attributes_of(node) for node in self.nodes]
         return self._attributes
 
-    def _mask(self, key: Hashable, holds: Callable[[Node, Mapping[str, str]], bool]) -> Mask:
-        found = self._masks.get(key)
-        if found is None:
-            rows = zip(self.nodes, self.attributes, strict=True)
-            found = np.array([holds(node, held) for node, held in rows], dtype=np.bool_)
-            self._masks[key] = found
-        return found
+    def _accepting(self, settings: ClusterSettings) -> Gate:
+        key = ("accepts", settings.nodes)
+        if key not in self._gates:
+            reasons = [accepts(node, settings) for node in self.nodes]
+            self._gates[key] = _gate_of(reasons)
+        return self._gates[key]
 
-    def _keep_drivers(self, found: Mask, task: Task) -> None:
-        """Takes away the nodes whose driver cannot run *task*: asked once for each state the driver has anywhere."""
+    def _driver(self, task: Task) -> Gate:
+        """Whose driver can run *task*: asked once for each state the driver has anywhere."""
         if task.driver not in self._drivers:
             kinds: dict[bytes, int] = {}
             samples: list[Node] = []
@@ -123,9 +196,57 @@ class NodeTable:
                 codes.append(kinds[key])
             self._drivers[task.driver] = (np.array(codes, dtype=np.int64), samples)
         codes_of, samples_of = self._drivers[task.driver]
-        good = [has_driver(node, task) is None for node in samples_of]
-        if not all(good):
-            found &= np.array(good, dtype=np.bool_)[codes_of]
+        reasons = tuple(has_driver(node, task) for node in samples_of)
+        gate_key = ("driver", task.driver, reasons)
+        found = self._gates.get(gate_key)
+        if found is None:
+            found = _gate_of([reasons[code] for code in codes_of])
+            self._gates[gate_key] = found
+        return found
+
+    def _meeting(self, condition: Constraint | Affinity) -> Gate:
+        attribute, operator, value = condition.attribute, condition.operator, condition.value
+        return self._gate(
+            constraint_failed(attribute, operator, value), lambda _node, held: meets(condition, held)
+        )
+
+    def _gate(self, reason: Reason, holds: Callable[[Node, Mapping[str, str]], bool]) -> Gate:
+        """The gate that refuses with *reason* whoever does not hold; a reason says all that is asked."""
+        found = self._gates.get(reason)
+        if found is None:
+            rows = zip(self.nodes, self.attributes, strict=True)
+            passes = np.array([holds(node, held) for node, held in rows], dtype=np.bool_)
+            found = Gate(passes, ((reason, ~passes),))
+            self._gates[reason] = found
+        return found
+
+
+def _offers(source: str, node: Node, _attributes: Mapping[str, str]) -> bool:
+    return offers_volume(node, source)
+
+
+def _knows(secret: str, node: Node, _attributes: Mapping[str, str]) -> bool:
+    return secret in node.secrets
+
+
+def _gate_of(reasons: Sequence[Reason | None]) -> Gate:
+    """A gate from each row's reason, None where it passes."""
+    kinds = sorted({reason for reason in reasons if reason is not None})
+    passes = np.array([reason is None for reason in reasons], dtype=np.bool_)
+    return Gate(
+        passes,
+        tuple((kind, np.array([reason == kind for reason in reasons], dtype=np.bool_)) for kind in kinds),
+    )
+
+
+def refused(gates: Sequence[Gate], among: Mask) -> Iterator[tuple[Reason, int]]:
+    """Of the rows *among*, how many each gate is the first to refuse, by reason; *among* is left as who passes all."""
+    for gate in gates:
+        for reason, mask in gate.refusals:
+            number = int(np.count_nonzero(mask & among))
+            if number:
+                yield reason, number
+        among &= gate.passes
 
 
 def table_of(state: ClusterState) -> NodeTable:

@@ -17,13 +17,12 @@ from reconciler.search import Found, Search
 from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.digest import content_digest, group_digest
 from trueup.models.evaluation import UnplacedGroup
-from trueup.models.fit import NodeUsage, allocated_resources, assign_ports, demand_of
+from trueup.models.fit import allocated_resources, assign_ports, demand_of
 from trueup.models.ids import AllocationId, IdSource
 from trueup.models.state import ClusterState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A placement that found its node: the new allocation, and what it replaces as it will be (None: nothing).
 
     *evicted* is work of less important jobs that gives way to it, as it will be.
@@ -138,18 +137,20 @@ def _place_group(
     reasons: Counter[str] = Counter()
     missed = 0
     search: Search | None = None
-    for place in wanted:
-        if search is None or not search.serves(place):
-            search = Search(place, room)
+    maker: _Maker | None = None
+    for number, place in enumerate(wanted):
+        if search is None or maker is None or not search.serves(place):
+            search, maker = Search(place, room, len(wanted) - number), _Maker(place, room, now)
         found = search.best(place) or search.by_eviction(place)
         if found is None:
             missed += 1
-            reasons = search.reasons(place)
+            # What is pinned to nodes is refused by each for itself, all else by the same nodes each time.
+            reasons = search.reasons(place) + (reasons if place.node_id is not None else Counter())
             continue
         leaving = place.stop.allocation if place.stop is not None else None
-        allocation = _allocation(place, found, room, now, ids)
+        allocation = maker.allocation(place, found, AllocationId(ids.new_id()))
         evicted = tuple(held.allocation for held in found.evicts)
-        room.take(allocation, *evicted, *([leaving] if leaving is not None and place.coupled else []))
+        room.take(allocation, *evicted, *((leaving,) if leaving is not None and place.coupled else ()))
         search.took(found.node, leaving)
         placements.append(
             Placement(
@@ -165,42 +166,56 @@ def _place_group(
     return placements, [UnplacedGroup(group=name, count=missed, reasons=dict(sorted(reasons.items())))]
 
 
-def _allocation(place: Place, found: Found, room: Room, now: datetime, ids: IdSource) -> Allocation:
-    node = found.node
-    leaving = place.stop.allocation if place.stop is not None else None
-    going = [held.allocation for held in found.evicts]
-    used = room.without(node.id, leaving if place.coupled else None, *going)
-    allocation_id = AllocationId(ids.new_id())
-    return Allocation(
-        id=allocation_id,
-        name=place.name,
-        job=place.version.job.name,
-        group=place.group.name,
-        index=place.index,
-        run=place.run,
-        node_id=node.id,
-        node=node.name,
-        job_version=place.version.version,
-        revision=place.version.revision,
-        digest=group_digest(place.version.job, place.group),
-        ports=_ports(place, used, allocation_id),
-        resources=allocated_resources(place.group),
-        deployment=None
-        if place.deployment is None
-        else DeploymentState(id=place.deployment, canary=place.canary),
-        reschedule_events=place.reschedule_events,
-        replaces=None if leaving is None else leaving.id,
-        preempts=tuple(held.id for held in going),
-        created_at=now,
-        modified_at=now,
-    )
+class _Maker:
+    """Makes the allocations of one group in one version."""
 
+    def __init__(self, place: Place, room: Room, now: datetime) -> None:
+        self._room, self._now = room, now
+        self._version, self._group = place.version, place.group
+        self._resources = allocated_resources(place.group)
+        self._digest = group_digest(place.version.job, place.group)
+        self._deployment: DeploymentState | None = None
 
-def _ports(place: Place, used: NodeUsage, allocation_id: AllocationId) -> dict[str, int]:
-    """The id is new each time: a replacement goes where nobody listens, and two clusters of a machine keep apart."""
-    if not place.group.ports:
-        return {}
-    demand = demand_of(place.group)
-    offset = int(content_digest(allocation_id.encode()), 16)
-    dynamic = iter(assign_ports(used, demand, offset) or ())
-    return {port.name: next(dynamic) if port.port is None else port.port for port in place.group.ports}
+    def allocation(self, place: Place, found: Found, allocation_id: AllocationId) -> Allocation:
+        leaving = place.stop.allocation if place.stop is not None else None
+        return Allocation(
+            id=allocation_id,
+            name=place.name,
+            job=self._version.job.name,
+            group=self._group.name,
+            index=place.index,
+            run=place.run,
+            node_id=found.node.id,
+            node=found.node.name,
+            job_version=self._version.version,
+            revision=self._version.revision,
+            digest=self._digest,
+            ports=self._ports(place, found, allocation_id),
+            resources=self._resources,
+            deployment=self._deployment_of(place),
+            reschedule_events=place.reschedule_events,
+            replaces=None if leaving is None else leaving.id,
+            preempts=tuple(held.allocation.id for held in found.evicts),
+            created_at=self._now,
+            modified_at=self._now,
+        )
+
+    def _deployment_of(self, place: Place) -> DeploymentState | None:
+        if place.deployment is None:
+            return None
+        held = self._deployment
+        if held is None or (held.id, held.canary) != (place.deployment, place.canary):
+            held = self._deployment = DeploymentState(id=place.deployment, canary=place.canary)
+        return held
+
+    def _ports(self, place: Place, found: Found, allocation_id: AllocationId) -> dict[str, int]:
+        """By the id, which is new each time: a replacement goes where nobody listens, two clusters keep apart."""
+        if not self._group.ports:
+            return {}
+        leaving = place.stop.allocation if place.stop is not None and place.coupled else None
+        going = [held.allocation for held in found.evicts]
+        used = self._room.without(found.node.id, leaving, *going)
+        demand = demand_of(self._group)
+        offset = int(content_digest(allocation_id.encode()), 16)
+        dynamic = iter(assign_ports(used, demand, offset) or ())
+        return {port.name: next(dynamic) if port.port is None else port.port for port in self._group.ports}

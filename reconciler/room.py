@@ -36,15 +36,11 @@ class Room:
 
     def take(self, allocation: Allocation, *leaving: Allocation) -> None:
         """Counts a placement in, and what goes for it out."""
-        used = self.usage(allocation.node_id).copy()
-        used.add(allocation)
-        self.changed[allocation.node_id] = used
+        self._own(allocation.node_id).add(allocation)
         for held in leaving:
             self._leaving.add(held.id)
             if held.holds_resources:
-                old = self.usage(held.node_id).copy()
-                old.remove(held)
-                self.changed[held.node_id] = old
+                self._own(held.node_id).remove(held)
 
     def holders(self, node_id: NodeId, job: str) -> list[Holder]:
         """What of other jobs runs on the node and could be told to go."""
@@ -56,3 +52,10 @@ class Room:
             if wanted is not None:
                 found.append(Holder(allocation=held, priority=wanted.priority))
         return found
+
+    def _own(self, node_id: NodeId) -> NodeUsage:
+        """The node's totals, to be changed."""
+        used = self.changed.get(node_id)
+        if used is None:
+            used = self.changed[node_id] = self.cluster.usage(node_id).copy()
+        return used

@@ -1,43 +1,30 @@
 """The best node for each placement of a group, one after another.
 
-All nodes are scored at once, as columns; after a placement only the nodes it touched are scored again (all of them
-where the group spreads, since a spread looks at the whole). Ties go to the node whose name sorts first. Pure.
+All nodes are scored at once, as columns; after a placement only the nodes it touched are scored again (what a spread
+makes of all of them is added for each placement). Ties go to the node whose name sorts first. Pure.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Iterable, Sequence
 
+import msgspec
 import numpy as np
 
 from reconciler.changes import Place
-from reconciler.feasibility import check, constraints_of
-from reconciler.node_table import ABSENT, Column, NodeTable, table_of
+from reconciler.distinct import Distinct, distinct_of
+from reconciler.node_table import Column, Columns, NodeTable, left_of, refused, table_of
 from reconciler.preemption import Holder, cost, victims
+from reconciler.ranking import Entry, Ranking, Stale
 from reconciler.room import Room
-from reconciler.scoring import Neighbourhood, Preferences, boost, preferences_of, score
+from reconciler.scoring import NEVER, Score, rows_held
 from trueup.models.allocation import Allocation
 from trueup.models.fit import Demand, demand_of, fits
 from trueup.models.ids import NodeId
-from trueup.models.job import Constraint
 from trueup.models.node import Node
-from trueup.models.reasons import (
-    DISTINCT_HOSTS,
-    NO_NODES,
-    NOT_READY,
-    Reason,
-    constraint_failed,
-    volume_elsewhere,
-)
-
-_NEVER: Final = -np.inf
-_POINTS: Final = 1e6
-"""Scores are compared as whole millionths, so that the order of floating point sums decides nothing."""
+from trueup.models.reasons import NO_NODES, Reason, volume_elsewhere
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node for a placement, its score, and whom it evicts there."""
 
     node: Node
@@ -46,22 +33,26 @@ class Found:
 
 
 class Search:
-    """Finds nodes for one group in one version."""
+    """Finds nodes for one group in one version; *picks* is how many placements it will be asked for, about."""
 
-    def __init__(self, place: Place, room: Room) -> None:
-        self._version, self._group, self._room = place.version, place.group, room
+    def __init__(self, place: Place, room: Room, picks: int = 1) -> None:
+        self._version, self._group, self._room, self._picks = place.version, place.group, room, picks
         job, settings = place.version.job, room.cluster.settings
         self._demand: Demand = demand_of(place.group)
-        self._wanted: Preferences = preferences_of(job, place.group, self._demand, settings)
         self._table: NodeTable = table_of(room.cluster)
-        self._may_run = self._table.may_run(job, place.group, settings)
-        self._held: Counter[NodeId] = Counter(self._holders())
-        self._distinct = [
-            one for one in constraints_of(job, place.group) if one.operator.startswith("distinct")
-        ]
+        self._gates = self._table.gates(job, place.group, settings)
+        self._may_run = self._table.may_run(self._gates)
+        self._score = Score(self._table, job, place.group, self._demand, settings)
+        self._held = rows_held(self._rows_of_others())
+        self._distinct: Sequence[Distinct] = distinct_of(job, place.group, self._table, self._held)
+        if self._score.spreading is not None:
+            self._score.spreading.begin(self._may_run, self._held)
         self._sticky = [one for one in place.group.volumes if one.sticky and not one.read_only]
-        self._by_value = self._spread_counts()
-        self._points: Column | None = None
+        self._asks_each = bool(place.group.ports or self._distinct)
+        self._full: set[int] = set()
+        self._touched: set[int] = set()
+        self._ranking: Ranking | None = None
+        self._landscape: Column | None = None
 
     def serves(self, place: Place) -> bool:
         """Whether this search is about the same group in the same version."""
@@ -69,20 +60,16 @@ class Search:
 
     def best(self, place: Place) -> Found | None:
         """The best node for *place*, or None if none has room."""
-        home = self._home(place)
-        if home is not None:
-            row = self._table.row_of.get(home)
-            rows = [] if row is None or not self._may_run[row] else [row]
-            return self._best_of((self._table.nodes[one] for one in rows), place)
-        if place.node_id is not None:
-            node = self._room.cluster.nodes.get(place.node_id)
-            return None if node is None else self._best_of([node], place)
+        if place.node_id is not None or self._sticky:
+            pinned = self._pinned(place)
+            if pinned is not None:
+                return self._found(self._best_of(pinned, place))
+        if place.stop is None and not place.avoid_nodes:
+            return self._found(self._best_plain(place, ()))
         special = self._special_rows(place)
         plain = self._best_plain(place, special)
-        apart = self._best_of((self._table.nodes[row] for row in special if self._may_run[row]), place)
-        if plain is None or apart is None:
-            return plain or apart
-        return min(plain, apart, key=lambda one: (-one.score, one.node.name))
+        apart = self._best_of([row for row in special if self._may_run[row]], place)
+        return self._found(max((one for one in (plain, apart) if one is not None), default=None, key=_order))
 
     def by_eviction(self, place: Place) -> Found | None:
         """The node where the least important work would have to give way; None if none may, or that is not enough."""
@@ -91,50 +78,75 @@ class Search:
             return None
         leaving = _leaving(place)
         best: tuple[tuple[int, int, int], str, Found] | None = None
-        for node in self._candidates(place):
-            if any(self._breaks(node, one, place) for one in self._distinct):
+        for row in self._candidates(place):
+            node = self._table.nodes[row]
+            if any(one.refuses(row, _counted_row(place, self._table)) for one in self._distinct):
                 continue
             used = self._room.without(node.id, leaving)
             found = victims(node, used, self._demand, self._room.holders(node.id, job.name), job.priority)
             if not found:
                 continue
-            entry = (cost(found), node.name, Found(node=node, score=self._score(node, place), evicts=found))
+            shown = self._score.shown(self._total(row, place))
+            entry = (cost(found), node.name, Found(node=node, score=shown, evicts=found))
             if best is None or entry[:2] < best[:2]:
                 best = entry
         return None if best is None else best[2]
 
     def took(self, node: Node, leaving: Allocation | None) -> None:
         """Takes in that *node* got a placement, and that *leaving* went."""
-        self._count(node.id, 1)
-        touched = {node.id}
-        if leaving is not None and not leaving.is_terminal:
-            self._count(leaving.node_id, -1)
-        if leaving is not None:
-            touched.add(leaving.node_id)
-        if self._wanted.spreads or (leaving is not None and self._distinct):
-            self._points = None
-        if self._points is not None:
-            for node_id in touched:
-                self._score_again(node_id)
+        row = self._table.row_of[node.id]
+        self._count(row, 1)
+        self._touched.add(row)
+        gone = None if leaving is None else self._table.row_of.get(leaving.node_id)
+        if gone is None or leaving is None:
+            return
+        self._touched.add(gone)
+        self._full.discard(gone)
+        if not leaving.is_terminal:
+            self._count(gone, -1)
+        if self._distinct:
+            self._begin_anew()
 
     def reasons(self, place: Place) -> Counter[str]:
         """Why each node refuses *place*, counted."""
-        cluster, job = self._room.cluster, self._version.job
-        if not cluster.nodes:
+        if not self._room.cluster.nodes:
             return Counter({NO_NODES: 1})
-        home = self._home(place)
+        among = np.ones(len(self._table.nodes), dtype=np.bool_)
         found: Counter[str] = Counter()
-        for row, node in enumerate(self._table.nodes):
-            if home is not None and node.id != home:
-                there = cluster.nodes.get(home)
-                found[volume_elsewhere(self._sticky[0].source, home if there is None else there.name)] += 1
-            elif not self._may_run[row]:
-                found[check(node, job, self._group, cluster.settings) or NOT_READY] += 1
-            elif place.node_id is None or place.node_id == node.id:
-                reason = self._refuses(node, place)
-                if reason is not None:
-                    found[reason] += 1
-        return found
+        home = self._home(place)
+        if home is not None:
+            there = self._room.cluster.nodes.get(home)
+            elsewhere = volume_elsewhere(self._sticky[0].source, home if there is None else there.name)
+            row = self._table.row_of.get(home)
+            among[:] = False
+            found[elsewhere] = len(among)
+            if row is not None:
+                among[row] = True
+                found[elsewhere] -= 1
+        elif place.node_id is not None:
+            row = self._table.row_of.get(place.node_id)
+            among[:] = False
+            if row is not None:
+                among[row] = True
+        for reason, number in refused(self._gates, among):
+            found[reason] += number
+        counted = _counted_row(place, self._table)
+        for row in np.flatnonzero(among).tolist():
+            refusal = self._refuses(row, place, counted)
+            if refusal is not None:
+                found[refusal] += 1
+        return +found
+
+    # Which rows.
+
+    def _pinned(self, place: Place) -> Sequence[int] | None:
+        """The rows of a placement that may go to one node only; None if it may go anywhere."""
+        home = self._home(place)
+        node_id = home or place.node_id
+        if node_id is None:
+            return None
+        row = self._table.row_of.get(node_id)
+        return [] if row is None or (home is not None and not self._may_run[row]) else [row]
 
     def _home(self, place: Place) -> NodeId | None:
         """The node that a name is bound to by a written host volume it has used; None if it may go anywhere.
@@ -151,164 +163,142 @@ class Search:
         node = self._room.cluster.nodes.get(newest.node_id)
         return None if node is not None and node.lost else newest.node_id
 
-    def _special_rows(self, place: Place) -> Sequence[int]:
+    def _special_rows(self, place: Place) -> Collection[int]:
         """Rows where *place* is scored unlike any other placement: what it replaces is there, or failed there."""
         ids = set(place.avoid_nodes)
         if place.stop is not None:
             ids.add(place.stop.allocation.node_id)
-        return [row for one in ids if (row := self._table.row_of.get(one)) is not None]
+        return sorted(row for one in ids if (row := self._table.row_of.get(one)) is not None)
 
-    def _best_plain(self, place: Place, special: Sequence[int]) -> Found | None:
-        """The best node but *special* rows. What has no room now gets none later, and is not looked at again."""
-        points = self._all_points() if self._points is None else self._points
-        self._points = points
-        aside = points[list(special)]
-        points[list(special)] = _NEVER
-        found: Found | None = None
-        while len(points):
-            row = int(points.argmax())
-            if points[row] == _NEVER:
-                break
-            node = self._table.nodes[row]
-            if self._refuses(node, place) is None:
-                found = Found(node=node, score=self._score(node, place))
-                break
-            points[row] = _NEVER
-        points[list(special)] = aside
-        return found
-
-    def _all_points(self) -> Column:
-        """Every node's score in millionths; minus infinity where the group cannot go."""
-        table, demand, wanted = self._table, self._demand, self._wanted
-        used_cpu, used_memory = table.used_cpu, table.used_memory
-        if self._room.changed:
-            used_cpu, used_memory = used_cpu.copy(), used_memory.copy()
-            for node_id, used in self._room.changed.items():
-                row = table.row_of[node_id]
-                used_cpu[row], used_memory[row] = used.cpu_millicores, used.memory_bytes
-        cpu, memory = used_cpu + demand.cpu_millicores, used_memory + demand.memory_bytes
-        has_room = self._may_run & (cpu <= table.cpu) & (memory <= table.memory)
-        cpu, memory = cpu / np.maximum(table.cpu, 1), memory / np.maximum(table.memory, 1)
-        total = 1 - (cpu + memory) / 2 if wanted.spread_out else np.minimum(cpu, memory)
-        parts = np.ones(len(table.nodes))
-        if wanted.count > 1 and self._held:
-            twins = self._twins()
-            crowded = np.where(twins < wanted.count, -(twins + 1) / wanted.count, -1.0)
-            total = total + np.where(twins > 0, crowded, 0.0)
-            parts = parts + (twins > 0)
-        if wanted.affinities:
-            weights = sum(abs(one.weight) for one in wanted.affinities) or 1
-            for one in wanted.affinities:
-                total = total + np.where(table.meets(one), one.weight / weights, 0.0)
-            parts = parts + 1
-        if wanted.spreads:
-            total = total + self._spread_part()
-            parts = parts + 1
-        return np.where(has_room, np.rint(total / parts * _POINTS), _NEVER)
-
-    def _twins(self) -> Column:
-        twins = np.zeros(len(self._table.nodes))
-        for node_id, held in self._held.items():
-            row = self._table.row_of.get(node_id)
-            if row is not None and held > 0:
-                twins[row] = held
-        return twins
-
-    def _spread_part(self) -> Column:
-        spreads = self._wanted.spreads
-        total = np.zeros(len(self._table.nodes))
-        for one in spreads:
-            codes, values = self._table.values(one.attribute)
-            there = self._by_value[one.attribute]
-            boosts = [one.weight * boost(one, value, there, self._wanted.count) for value in values]
-            # The last stands for nodes without a value: ABSENT counts from the end.
-            total += np.array([*boosts, -abs(one.weight)], dtype=np.float64)[codes]
-        return total / (sum(abs(one.weight) for one in spreads) or 1)
-
-    def _score_again(self, node_id: NodeId) -> None:
-        row = self._table.row_of.get(node_id)
-        if self._points is None or row is None:
-            return
-        node = self._table.nodes[row]
-        fits_there = self._may_run[row] and fits(node, self._room.usage(node_id), self._demand) is None
-        self._points[row] = round(self._score(node) * _POINTS) if fits_there else _NEVER
-
-    def _candidates(self, place: Place) -> Iterable[Node]:
+    def _candidates(self, place: Place) -> Iterable[int]:
         if place.node_id is not None:
-            node = self._room.cluster.nodes.get(place.node_id)
-            return [] if node is None else [node]
-        return (self._table.nodes[int(row)] for row in np.flatnonzero(self._may_run))
+            row = self._table.row_of.get(place.node_id)
+            return [] if row is None else [row]
+        return [int(row) for row in np.flatnonzero(self._may_run)]
 
-    def _best_of(self, nodes: Iterable[Node], place: Place) -> Found | None:
-        found = [
-            Found(node=node, score=self._score(node, place))
-            for node in nodes
-            if self._refuses(node, place) is None
-        ]
-        return min(found, key=lambda one: (-one.score, one.node.name), default=None)
-
-    def _refuses(self, node: Node, place: Place) -> Reason | None:
-        for constraint in self._distinct:
-            reason = self._breaks(node, constraint, place)
-            if reason is not None:
-                return reason
-        return fits(node, self._room.without(node.id, _leaving(place)), self._demand)
-
-    def _breaks(self, node: Node, constraint: Constraint, place: Place) -> Reason | None:
-        """Why a constraint on being distinct would be broken there; None if not."""
-        leaving = _counted(place)
-        if constraint.operator == "distinct_hosts":
-            held = self._held[node.id] - (leaving == node.id)
-            return DISTINCT_HOSTS if held > 0 else None
-        attribute, value = constraint.attribute, constraint.value
-        codes, _ = self._table.values(attribute)
-        mine = codes[self._table.row_of[node.id]]
-        if mine == ABSENT:
-            return constraint_failed(attribute, "is_set", "")
-        limit = int(value) if value.isdigit() else 1
-        held = 0
-        for node_id, count in self._held.items():
-            row = self._table.row_of.get(node_id)
-            if row is not None and codes[row] == mine:
-                held += count - (leaving == node_id)
-        return constraint_failed(attribute, "distinct_property", value) if held >= limit else None
-
-    def _score(self, node: Node, place: Place | None = None) -> float:
-        coupled = None if place is None else _leaving(place)
-        twins = self._held[node.id] - (place is not None and _counted(place) == node.id)
-        around = Neighbourhood(
-            twins=max(twins, 0),
-            by_value=self._by_value,
-            avoided=place is not None and node.id in place.avoid_nodes,
-        )
-        return score(node, self._room.without(node.id, coupled), self._wanted, around)
-
-    def _holders(self) -> Iterable[NodeId]:
+    def _rows_of_others(self) -> Iterable[int]:
         for held in self._room.cluster.allocations_of_job(self._version.job.name):
             if held.group == self._group.name and held.is_wanted and not held.is_terminal:
-                yield held.node_id
+                row = self._table.row_of.get(held.node_id)
+                if row is not None:
+                    yield row
 
-    def _count(self, node_id: NodeId, by: int) -> None:
-        """Counts an allocation of the group in or out, on its node and under each value a spread looks at."""
-        self._held[node_id] += by
-        row = self._table.row_of.get(node_id)
-        for spread in self._wanted.spreads:
-            codes, values = self._table.values(spread.attribute)
-            if row is not None and self._may_run[row] and codes[row] != ABSENT:
-                self._by_value[spread.attribute][values[codes[row]]] += by
+    # The best of them.
 
-    def _spread_counts(self) -> Mapping[str, Counter[str]]:
-        """How many of the group are at each value that a node which may run it has."""
-        counts: dict[str, Counter[str]] = {}
-        for spread in self._wanted.spreads:
-            codes, values = self._table.values(spread.attribute)
-            present = [int(code) for code in np.unique(codes[self._may_run]) if code != ABSENT]
-            counts[spread.attribute] = Counter({values[code]: 0 for code in present})
-            for node_id, held in self._held.items():
-                row = self._table.row_of.get(node_id)
-                if row is not None and self._may_run[row] and codes[row] != ABSENT:
-                    counts[spread.attribute][values[codes[row]]] += max(held, 0)
-        return counts
+    def _best_plain(self, place: Place, special: Collection[int]) -> Entry | None:
+        """The best row but *special* ones. What has no room is not looked at again until something goes there."""
+        for row in self._touched:
+            self._score_again(row)
+        self._touched.clear()
+        while True:
+            entry = self._top(special)
+            if entry is None or not self._asks_each or self._refuses(entry[1], place, None) is None:
+                return entry
+            self._full.add(entry[1])
+            self._put(entry[1], NEVER)
+
+    def _top(self, special: Collection[int]) -> Entry | None:
+        if self._score.spreading is not None:
+            return self._top_of_landscape(special)
+        picks = self._picks
+        while True:
+            if self._ranking is None:
+                self._ranking = Ranking(self._all_points(), picks)
+            try:
+                return self._ranking.best(special)
+            except Stale:
+                self._ranking = None
+                picks = max(2 * picks, picks + len(special))
+
+    def _top_of_landscape(self, special: Collection[int]) -> Entry | None:
+        if self._landscape is None:
+            self._landscape = self._all_points().copy()
+        if not len(self._landscape):
+            return None
+        points = self._landscape + self._score.of_spreads()
+        points[list(special)] = NEVER
+        row = int(points.argmax())
+        return None if points[row] == NEVER else (float(points[row]), row)
+
+    def _all_points(self) -> Column:
+        """Every row's score but for spreads; minus infinity where the group cannot go. In the table's scratch."""
+        columns = self._columns()
+        able = self._table.has_room(columns, self._demand, self._may_run)
+        for one in self._distinct:
+            able &= one.open()
+        if self._full:
+            able[list(self._full)] = False
+        points = self._score.of_all(columns, self._held)
+        np.putmask(points, ~able, NEVER)
+        return points
+
+    def _columns(self) -> Columns:
+        columns = self._table.columns
+        if not self._room.changed:
+            return columns
+        columns = columns.copy()
+        for node_id, used in self._room.changed.items():
+            row = self._table.row_of[node_id]
+            columns.put(row, self._table.nodes[row], used)
+        return columns
+
+    def _score_again(self, row: int) -> None:
+        if self._ranking is None and self._landscape is None:
+            return
+        node = self._table.nodes[row]
+        used = self._room.usage(node.id)
+        able = self._may_run[row] and row not in self._full and fits(node, used, self._demand) is None
+        twins = self._held.get(row, 0)
+        self._put(row, self._score.of_one(row, left_of(node, used), twins=twins) if able else NEVER)
+
+    def _put(self, row: int, points: float) -> None:
+        if self._ranking is not None:
+            self._ranking.put(row, points)
+        if self._landscape is not None:
+            self._landscape[row] = points
+
+    def _best_of(self, rows: Iterable[int], place: Place) -> Entry | None:
+        counted = _counted_row(place, self._table)
+        able = [row for row in rows if self._refuses(row, place, counted) is None]
+        return max(((self._total(row, place), row) for row in able), default=None, key=_order)
+
+    def _total(self, row: int, place: Place) -> float:
+        """A row's whole score for one placement."""
+        node = self._table.nodes[row]
+        left = left_of(node, self._room.without(node.id, _leaving(place)))
+        twins = self._held.get(row, 0) - (_counted_row(place, self._table) == row)
+        total = self._score.of_one(row, left, twins=twins, failed=node.id in place.avoid_nodes)
+        return total + self._score.of_spreads_on(row)
+
+    def _refuses(self, row: int, place: Place, counted: int | None) -> Reason | None:
+        for one in self._distinct:
+            reason = one.refuses(row, counted)
+            if reason is not None:
+                return reason
+        node = self._table.nodes[row]
+        return fits(node, self._room.without(node.id, _leaving(place)), self._demand)
+
+    def _found(self, entry: Entry | None) -> Found | None:
+        if entry is None:
+            return None
+        return Found(node=self._table.nodes[entry[1]], score=self._score.shown(entry[0]))
+
+    def _count(self, row: int, by: int) -> None:
+        """Counts an allocation of the group in or out."""
+        self._held[row] = self._held.get(row, 0) + by
+        if self._score.spreading is not None:
+            self._score.spreading.count(row, by)
+        for one in self._distinct:
+            if one.count(row, by):
+                self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._ranking, self._landscape = None, None
+
+
+def _order(entry: Entry) -> tuple[float, int]:
+    """Sorts the best last: more points, then the first row."""
+    return entry[0], -entry[1]
 
 
 def _leaving(place: Place) -> Allocation | None:
@@ -316,7 +306,7 @@ def _leaving(place: Place) -> Allocation | None:
     return place.stop.allocation if place.stop is not None and place.coupled else None
 
 
-def _counted(place: Place) -> NodeId | None:
-    """The node on which what *place* replaces still counts as one of the group; None where it has ended."""
+def _counted_row(place: Place, table: NodeTable) -> int | None:
+    """The row on which what *place* replaces still counts as one of the group; None where it has ended."""
     leaving = None if place.stop is None else place.stop.allocation
-    return None if leaving is None or leaving.is_terminal else leaving.node_id
+    return None if leaving is None or leaving.is_terminal else table.row_of.get(leaving.node_id)

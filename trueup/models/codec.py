@@ -32,9 +32,10 @@ _one_at_a_time: Final = threading.Lock()
 _understood: Final[set[object]] = set()
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of what crosses a wire or the store.
 
+    Values are frozen trees and never part of a cycle, so the collector need not walk over them (there are many).
     Readers ignore fields they do not know, so that releases one minor version apart work together; unknown keys
     in specs are found by the JSON Schemas before.
     """

@@ -5,13 +5,13 @@ fields left out are those the contract's table calls *in place*. Defaults are in
 """
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Final
 
 from trueup.models.codec import to_canonical_json, to_plain
 from trueup.models.ids import Digest
 from trueup.models.job import Job, TaskGroup
-from trueup.models.same import Same
+from trueup.models.remembered import remembered
 
 _GROUP_IN_PLACE: Final = frozenset(
     {
@@ -31,21 +31,27 @@ _TASK_IN_PLACE: Final = frozenset({"checks", "constraints", "kill_timeout", "log
 
 def group_digest(job: Job, group: TaskGroup) -> Digest:
     """The digest of what the tasks of *group* see, with the job's `restart_token`: 16 hexadecimal digits."""
-    return _group_digest(Same(job), Same(group))
+    own = _group_digests(job).get(group.name)
+    return own[1] if own is not None and own[0] is group else _group_digest(job, group)
 
 
-@lru_cache(maxsize=16_384)
-def _group_digest(job: Same[Job], group: Same[TaskGroup]) -> Digest:
-    seen = {key: value for key, value in to_plain(group.value).items() if key not in _GROUP_IN_PLACE}
+@remembered
+def _group_digests(job: Job) -> Mapping[str, tuple[TaskGroup, Digest]]:
+    return {group.name: (group, _group_digest(job, group)) for group in job.groups}
+
+
+def _group_digest(job: Job, group: TaskGroup) -> Digest:
+    seen = {key: value for key, value in to_plain(group).items() if key not in _GROUP_IN_PLACE}
     seen["tasks"] = sorted(
         ({key: value for key, value in task.items() if key not in _TASK_IN_PLACE} for task in seen["tasks"]),
         key=lambda task: str(task["name"]),
     )
-    seen["type"] = job.value.type
-    seen["restart_token"] = job.value.restart_token
+    seen["type"] = job.type
+    seen["restart_token"] = job.restart_token
     return content_digest(to_canonical_json(seen))
 
 
+@remembered
 def job_digest(job: Job) -> Digest:
     """The digest of all groups: what a rollout, a promotion or a revert speaks of."""
     groups = sorted((group.name, group_digest(job, group)) for group in job.groups)

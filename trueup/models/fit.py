@@ -6,13 +6,12 @@ Amounts are integers. Room is taken until an allocation's tasks have ended, what
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from trueup.models.allocation import AllocatedResources, Allocation
 from trueup.models.job import TaskGroup
 from trueup.models.node import Node
 from trueup.models.reasons import Reason, insufficient, port_taken
-from trueup.models.same import Same
+from trueup.models.remembered import remembered
 from trueup.models.units import Bytes, Millicores
 
 DYNAMIC_PORTS = range(20_000, 32_000)
@@ -66,18 +65,13 @@ class Demand:
     dynamic_ports: int
 
 
+@remembered
 def demand_of(group: TaskGroup) -> Demand:
     """What one allocation of *group* takes: the sum over tasks that can run at once.
 
     Tasks that end before the main ones start (prestart) or start after they ended (poststop) take room only
     while the main ones do not: the larger of the two counts. Source: Nomad's allocated task lifecycle resources.
     """
-    return _demand_of(Same(group))
-
-
-@lru_cache(maxsize=16_384)
-def _demand_of(of: Same[TaskGroup]) -> Demand:
-    group = of.value
     main_cpu = main_memory = other_cpu = other_memory = 0
     for task in group.tasks:
         alone = (
@@ -97,6 +91,7 @@ def _demand_of(of: Same[TaskGroup]) -> Demand:
     )
 
 
+@remembered
 def allocated_resources(group: TaskGroup) -> AllocatedResources:
     """The amounts of `demand_of` as an allocation records them."""
     demand = demand_of(group)
@@ -114,7 +109,8 @@ def fits(node: Node, used: NodeUsage, demand: Demand) -> Reason | None:
     for port in demand.static_ports:
         if port in used.ports:
             return port_taken(port)
-    if demand.dynamic_ports and assign_ports(used, demand) is None:
+    taken = len(used.ports) + len(demand.static_ports)  # At most: some may be no dynamic ports.
+    if taken + demand.dynamic_ports > len(DYNAMIC_PORTS) and assign_ports(used, demand) is None:
         return insufficient("dynamic ports")
     return None
 

@@ -242,7 +242,7 @@ class Task(Model, frozen=True, kw_only=True):
     logs: LogLimits = LogLimits()
 
 
-class TaskGroup(Model, frozen=True, kw_only=True):
+class TaskGroup(Model, frozen=True, kw_only=True, dict=True, gc=True):
     """Tasks that run together on one node, *count* times."""
 
     name: str
@@ -264,7 +264,7 @@ class TaskGroup(Model, frozen=True, kw_only=True):
         return next((task for task in self.tasks if task.name == name), None)
 
 
-class Job(Model, frozen=True, kw_only=True):
+class Job(Model, frozen=True, kw_only=True, dict=True, gc=True):
     """One job, rendered and complete: every name and driver is filled in."""
 
     name: str

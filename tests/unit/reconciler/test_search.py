@@ -1,14 +1,17 @@
 """The columns say of every node what is said of each alone: who may run a group, and who suits it best."""
 
+from collections import Counter
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.evaluate import evaluate
 from reconciler.feasibility import check
-from reconciler.node_table import NodeTable, table_of
-from reconciler.scoring import Neighbourhood, preferences_of, score
+from reconciler.node_table import NodeTable, left_of, refused, table_of
+from reconciler.ranking import Ranking, Stale
+from reconciler.scoring import Score
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
 from trueup.models.fit import demand_of, fits
 from trueup.models.job import Affinity, Constraint, Job, Spread, Volume
@@ -88,35 +91,64 @@ def clusters(draw: st.DrawFn) -> tuple[ClusterState, Job]:
 def test_who_may_run_a_group_is_who_passes_every_filter(world: tuple[ClusterState, Job]) -> None:
     state, job = world
     table = table_of(state)
-    mask = table.may_run(job, job.groups[0], state.settings)
-    assert list(mask) == [check(node, job, job.groups[0], state.settings) is None for node in table.nodes]
+    gates = table.gates(job, job.groups[0], state.settings)
+    reasons = [check(node, job, job.groups[0], state.settings) for node in table.nodes]
+    assert list(table.may_run(gates)) == [reason is None for reason in reasons]
+    among = np.ones(len(table.nodes), dtype=np.bool_)
+    assert dict(refused(gates, among)) == Counter(reason for reason in reasons if reason is not None)
+    assert list(among) == [reason is None for reason in reasons]
 
 
 @given(clusters())
-def test_the_first_placement_goes_to_the_best_of_all_nodes(world: tuple[ClusterState, Job]) -> None:
-    """Each node is asked alone here: feasible, with room, scored; ties go to the first name."""
+def test_every_placement_goes_to_the_best_of_all_nodes(world: tuple[ClusterState, Job]) -> None:
+    """Each node is asked alone here, anew each time: feasible, with room, scored; ties go to the first name."""
     state, job = world
-    group = job.groups[0]
-    wanted = preferences_of(job, group, demand_of(group), state.settings)
-    able = [node for node in state.nodes.values() if check(node, job, group, state.settings) is None]
-    values: dict[str, dict[str, int]] = {
-        spread.attribute: {
-            node.labels[label]: 0
-            for node in able
-            if (label := spread.attribute.rpartition(".")[2]) in node.labels
-        }
-        for spread in job.spreads
-    }
-    around = Neighbourhood(twins=0, by_value=values, avoided=False)
-    ranked = sorted(
-        (-score(node, state.usage(node.id), wanted, around), node.name)
-        for node in able
-        if fits(node, state.usage(node.id), demand_of(group)) is None
-    )
-    placements = evaluate("web", state, NOON, CountingIds()).placements
-    assert bool(placements) == bool(ranked)
-    if placements:
-        assert (-placements[0].score, placements[0].allocation.node) == ranked[0]
+    group, demand = job.groups[0], demand_of(job.groups[0])
+    table = table_of(state)
+    used = {node.id: state.usage(node.id).copy() for node in table.nodes}
+    held: dict[int, int] = {}
+    able = [row for row, node in enumerate(table.nodes) if check(node, job, group, state.settings) is None]
+    outcome = evaluate("web", state, NOON, CountingIds())
+    for placement in [*outcome.placements, None]:
+        score = Score(table, job, group, demand, state.settings)
+        if score.spreading is not None:
+            score.spreading.begin(table.may_run(table.gates(job, group, state.settings)), held)
+        ranked = []
+        for row in able:
+            node = table.nodes[row]
+            if fits(node, used[node.id], demand) is None:
+                left = left_of(node, used[node.id])
+                total = score.of_one(row, left, twins=held.get(row, 0), failed=False)
+                ranked.append((-total - score.of_spreads_on(row), node.name, row))
+        if placement is None:
+            assert not ranked or len(outcome.placements) == group.count
+            return
+        best = min(ranked)
+        assert (placement.score, placement.allocation.node) == (score.shown(-best[0]), best[1])
+        used[placement.allocation.node_id].add(placement.allocation)
+        held[best[2]] = held.get(best[2], 0) + 1
+
+
+@given(
+    st.lists(st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0]), max_size=12),
+    st.integers(1, 6),
+    st.lists(st.tuples(st.integers(0, 11), st.sampled_from([-np.inf, 0.0, 0.3, 0.5, 2.0])), max_size=12),
+)
+def test_a_ranking_is_right_or_says_that_it_is_not(
+    points: list[float], picks: int, changes: list[tuple[int, float]]
+) -> None:
+    ranking = Ranking(np.array(points), picks)
+    now = list(points)
+    for row, value in [(0, now[0] if now else 0.0), *changes]:
+        if row < len(now):
+            now[row] = value
+            ranking.put(row, value)
+        best = max(((held, -index) for index, held in enumerate(now) if held > -np.inf), default=None)
+        try:
+            found = ranking.best()
+        except Stale:
+            return
+        assert found == (None if best is None else (best[0], -best[1]))
 
 
 def test_the_table_follows_the_state() -> None:
@@ -126,9 +158,9 @@ def test_the_table_follows_the_state() -> None:
     held = an_allocation(job, node)
     state.put_allocation(held)
     assert table_of(state) is table
-    assert list(table.used_cpu) == [1000.0]
+    assert list(table.columns.free_cpu) == [node.resources.cpu_millicores - 1000.0]
     state.drop_allocation(held.id)
-    assert list(table_of(state).used_cpu) == [0.0]
+    assert list(table_of(state).columns.free_cpu) == [node.resources.cpu_millicores]
     state.nodes[a_node("b").id] = a_node("b")
     assert table_of(state) is not table
     assert [one.name for one in table_of(state).nodes] == ["a", "b"]
@@ -142,4 +174,4 @@ def test_a_copy_of_the_state_has_a_table_of_its_own() -> None:
     other.put_allocation(an_allocation(job, node))
     assert isinstance(table_of(other), NodeTable)
     assert table_of(other) is not table
-    assert list(table_of(state).used_cpu) == [0.0]
+    assert list(table_of(state).columns.free_cpu) == [node.resources.cpu_millicores]
