@@ -54,10 +54,8 @@ def reported(held: Allocation, report: Report, state: ClusterState, now: datetim
 
 
 def given_up(held: Allocation, now: datetime) -> Allocation:
-    """A silent node's allocation, lost."""
-    return msgspec.structs.replace(
-        held, client_status="lost", healthy=None, unknown_since=None, lost_at=now, modified_at=now
-    )
+    """A silent node's allocation, lost; since when it was silent stays known."""
+    return msgspec.structs.replace(held, client_status="lost", healthy=None, lost_at=now, modified_at=now)
 
 
 def missed(held: Allocation, now: datetime) -> Allocation:

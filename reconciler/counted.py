@@ -5,7 +5,16 @@ from datetime import datetime
 
 from reconciler.canaries import canary_indexes, is_canary, settled
 from reconciler.changes import Changes, GroupChanges, Stop, earliest
-from reconciler.job_state import JobState, groups_gone, of_group, preference, stop_for, verdicts_of
+from reconciler.job_state import (
+    JobState,
+    ending_anyway,
+    groups_gone,
+    of_another_kind,
+    of_group,
+    preference,
+    stop_for,
+    verdicts_of,
+)
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
@@ -57,7 +66,7 @@ def _group_changes(
     verdicts: Sequence[Verdict],
     rollout: Rollout,
 ) -> GroupChanges:
-    foreign = tuple(one.stop for one in verdicts if one.standing == "foreign")
+    foreign = (*of_another_kind(actual, group), *(one.stop for one in verdicts if one.standing == "foreign"))
     counted = [one for one in verdicts if one.standing not in {"leaving", "foreign"}]
     canaries = [one for one in counted if is_canary(one.allocation)]
     others = [one for one in counted if not is_canary(one.allocation)]
@@ -86,7 +95,7 @@ def _group_changes(
         and one.allocation.job_version != version.version
         and not one.allocation.is_terminal
     )
-    stop = (*foreign, *dropped, *twins, *(one.stop for one in surplus))
+    stop = (*foreign, *dropped, *twins, *surplus, *ending_anyway(kept))
     touched = len(in_place) + len(destructive) + len(paced) + len(replaced)
     return GroupChanges(
         place=place,
@@ -95,7 +104,7 @@ def _group_changes(
         destructive=destructive,
         destructive_total=len(outdated),
         migrate=tuple(maker.coupled(one, "migrating") for one in paced),
-        ignore=len(kept) - touched,
+        ignore=len(held) - len(surplus) - touched,
     )
 
 
@@ -143,12 +152,12 @@ def _beside_canaries(
     )
     return GroupChanges(
         place=tuple(sorted([*replaced, *missing], key=lambda one: one.index)),
-        stop=(*foreign, *dropped, *twins, *(one.stop for one in surplus)),
+        stop=(*foreign, *dropped, *twins, *surplus, *ending_anyway([*kept, *mine])),
         in_place=in_place,
         destructive_total=len(outdated),
         migrate=tuple(old.coupled(one, "migrating") for one in paced),
         canary=(*lost, *(new.at(index, canary=True) for index in indexes)),
-        ignore=len(kept) + len(mine) - len(in_place) - len(replaced) - len(lost) - len(paced),
+        ignore=len(held) - len(surplus) + len(mine) - len(in_place) - len(replaced) - len(lost) - len(paced),
     )
 
 
@@ -185,8 +194,11 @@ def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], lis
     return kept, twins
 
 
-def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Verdict]]:
-    """What stays and what goes: draining ones first, then the highest index; gaps are never closed by moving."""
+def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Stop]]:
+    """What stays and what goes: draining ones first, then the highest index; gaps are never closed by moving.
+
+    What has finished is not needed either, but stays as it is: it counts again should the count grow.
+    """
     surplus = len(verdicts) - count
     if surplus <= 0:
         return list(verdicts), []
@@ -196,7 +208,12 @@ def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict],
     )
     going = order[:surplus]
     ids = {one.allocation.id for one in going}
-    return [one for one in verdicts if one.allocation.id not in ids], going
+    stops = [
+        stop_for(one, "lost" if one.reason == "lost" else "not needed")
+        for one in going
+        if one.standing not in {"done", "rerun"}
+    ]
+    return [one for one in verdicts if one.allocation.id not in ids], stops
 
 
 def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:

@@ -23,7 +23,7 @@ def diff(actual: JobState, now: datetime) -> Changes:
     job = actual.version.job
     if job.suspended:
         return _end(actual, actual.version, "suspended", now)
-    if actual.waits_for and not actual.allocations:
+    if actual.waits_for and not any(held.is_wanted for held in actual.allocations):
         return Changes(job=job.name, version=actual.version, waits_for=actual.waits_for)
     if job.schedule is not None:
         return scheduled(actual, actual.version, now)

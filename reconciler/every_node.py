@@ -6,7 +6,7 @@ from datetime import datetime
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
 from reconciler.feasibility import check, check_staying
-from reconciler.job_state import JobState, groups_gone, of_group, preference, verdicts_of
+from reconciler.job_state import JobState, groups_gone, of_another_kind, of_group, preference, verdicts_of
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
@@ -35,7 +35,13 @@ def on_every_node(actual: JobState, version: JobVersion, now: datetime) -> Chang
         version=version,
         groups=groups,
         updates=rollout.updates,
-        next_look=earliest([rollout.next_look, *_drain_deadlines(actual, now)]),
+        next_look=earliest(
+            [
+                rollout.next_look,
+                *_drain_deadlines(actual, now),
+                *(one.due_at for found in verdicts.values() for one in found),
+            ]
+        ),
     )
 
 
@@ -54,7 +60,7 @@ def _system_changes(
     now: datetime,
 ) -> GroupChanges:
     job, digest = version.job, group_digest(version.job, group)
-    foreign = [one.stop for one in verdicts if one.standing == "foreign"]
+    foreign = [*of_another_kind(actual, group), *(one.stop for one in verdicts if one.standing == "foreign")]
     by_node: dict[NodeId, list[Verdict]] = {}
     for one in verdicts:
         if one.standing not in {"leaving", "foreign"}:
@@ -106,12 +112,19 @@ class _Sorted:
         allocation = held.allocation
         if held.standing in {"replace", "rerun"} and accepts:
             self.place.append(self.maker.instead_of(held, node_id=node.id))
+        elif held.reason == "lost":
+            # Nothing takes its place while its node is away; the node begins afresh when it returns.
+            self.stop.append(held.stop)
         elif held.standing in {"replace", "rerun"} or allocation.is_terminal:
             self.ignored += 1
         elif node.status == "ready" and not stays:
             self.stop.append(Stop(allocation=allocation, reason=_leaving_reason(node)))
         elif held.standing == "keep" and allocation.digest != digest:
-            self.outdated.append(held)
+            # An ineligible or draining node takes no new one: what runs there stays as it is.
+            if accepts:
+                self.outdated.append(held)
+            else:
+                self.ignored += 1
         elif allocation.job_version != self.maker.version.version:
             self.in_place.append(allocation)
         else:
@@ -119,12 +132,13 @@ class _Sorted:
 
 
 def _must_leave(node: Node, version: JobVersion, group: TaskGroup, actual: JobState, now: datetime) -> bool:
-    """Whether a system allocation ends: its node no longer fits, or is drained of all else, or overdue."""
+    """Whether it ends: its node no longer fits, or the drain is overdue, or has moved all else and this is no batch."""
     if check_staying(node, version.job, group, actual.settings) is not None:
         return True
     if node.drain is None:
         return False
-    return node.id in actual.emptied_nodes or now >= node.drain.deadline_at
+    is_last = version.job.type == "system" and node.id in actual.emptied_nodes
+    return is_last or now >= node.drain.deadline_at
 
 
 def _leaving_reason(node: Node) -> StopReason:

@@ -74,24 +74,32 @@ def of_group(actual: JobState, group: TaskGroup) -> list[Allocation]:
     ]
 
 
+def of_another_kind(actual: JobState, group: TaskGroup) -> list[Stop]:
+    """What runs of the group from before the job got its schedule, or of a schedule that it has no more: it ends."""
+    has_runs = actual.version is not None and actual.version.job.schedule is not None
+    return [
+        Stop(allocation=held, reason="not needed")
+        for held in by_index(actual.allocations)
+        if held.group == group.name
+        and held.is_wanted
+        and not held.is_terminal
+        and (held.run is not None) != has_runs
+    ]
+
+
 def groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChanges]:
     """Groups that the job has no more: what runs of them ends."""
     names = {group.name for group in version.job.groups}
     gone = [
         held
-        for held in actual.allocations
-        if held.is_wanted
-        and not held.is_terminal
-        and (held.group not in names or (held.run is None) != (version.job.schedule is None))
+        for held in by_index(actual.allocations)
+        if held.group not in names and held.is_wanted and not held.is_terminal
     ]
     return {
         name: GroupChanges(
-            stop=tuple(
-                Stop(allocation=held, reason="not needed") for held in by_index(gone) if held.group == name
-            )
+            stop=tuple(Stop(allocation=held, reason="not needed") for held in gone if held.group == name)
         )
         for name in sorted({held.group for held in gone})
-        if name not in names
     }
 
 
@@ -107,6 +115,11 @@ def preference(verdict: Verdict, digest: str) -> tuple[int, int, int, datetime, 
 def stop_for(verdict: Verdict, reason: StopReason) -> Stop:
     """The stop of a judged allocation, for another reason than its verdict's."""
     return Stop(allocation=verdict.allocation, reason=reason)
+
+
+def ending_anyway(verdicts: Sequence[Verdict]) -> tuple[Stop, ...]:
+    """Stops of what ends now, whether or not its replacement finds room."""
+    return tuple(one.stop for one in verdicts if one.ends_anyway)
 
 
 def by_index(held: Sequence[Allocation]) -> list[Allocation]:

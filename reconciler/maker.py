@@ -46,7 +46,7 @@ class Maker:
             group=self.group,
             index=held.index,
             run=self.run,
-            stop=verdict.stop,
+            stop=None if verdict.ends_anyway else verdict.stop,
             coupled=coupled,
             canary=canary,
             deployment=None if self.rollout is None else self.rollout.id,

@@ -30,12 +30,14 @@ UNLIMITED: Final = 1_000_000
 class GroupProgress:
     """Where one group stands: allocations of the wanted digest by health, and how many are of an older one.
 
+    *moving* are those of *waiting* that are to leave their node: nobody waits for them to become healthy there.
     *canaries* are those healthy of the rollout under way that are not promoted.
     """
 
     count: int
     healthy: int = 0
     waiting: int = 0
+    moving: int = 0
     unhealthy: int = 0
     outdated: int = 0
     missing: int = 0
@@ -92,7 +94,8 @@ class Rollout:
         job = self.version.job
         if job.type != "service" or job.update.max_parallel == 0:
             return UNLIMITED
-        return max(0, job.update.max_parallel - self.progress[group].waiting - placing)
+        progress = self.progress[group]
+        return max(0, job.update.max_parallel - (progress.waiting - progress.moving) - placing)
 
     def deployments_for(self, groups: Mapping[str, GroupChanges]) -> tuple[Deployment, ...]:
         """The deployments to write: those that changed. A new one only when the pass has work for it."""
@@ -238,7 +241,7 @@ def _progress(
     looks: list[datetime | None] = []
     for group in job.groups:
         digest = group_digest(job, group)
-        counted = {"healthy": 0, "waiting": 0, "unhealthy": 0, "outdated": 0, "canaries": 0}
+        counted = {"healthy": 0, "waiting": 0, "moving": 0, "unhealthy": 0, "outdated": 0, "canaries": 0}
         present = 0
         for verdict in verdicts[group.name]:
             held = verdict.allocation
@@ -257,6 +260,7 @@ def _progress(
             if verdict.standing in {"keep", "migrate", "done"}:
                 counted["canaries"] += bool(health) and is_canary_of(held, active)
                 counted[{True: "healthy", False: "unhealthy", None: "waiting"}[health]] += 1
+                counted["moving"] += health is None and verdict.standing == "migrate"
             elif verdict.standing == "wait" and health is False:
                 counted["unhealthy"] += 1
         progress[group.name] = GroupProgress(

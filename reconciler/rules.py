@@ -4,9 +4,9 @@ Each rule stands under the sentence that justifies it. Rules look at one allocat
 counts and budgets come after. Source: Nomad's `reconciler/filters.go`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from reconciler.changes import Stop
@@ -20,6 +20,9 @@ Standing = Literal["leaving", "foreign", "done", "rerun", "replace", "wait", "mi
 """leaving: told to stop already, counted nowhere. foreign: of another job type, to be stopped. done: finished,
 counts for ever. rerun: finished in an older form. replace: gone, a new one is due. wait: counts, a new one may be
 due later. migrate: runs, but its node is drained. keep: runs, or will."""
+
+_EVENTS_KEPT: Final = 20
+"""How many earlier attempts an allocation remembers at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +40,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the rules found; *due_at* is when time alone may change it."""
+    """What the rules found; *due_at* is when time alone may change it.
+
+    *ends_anyway*: what is to be replaced ends also if its replacement finds no room.
+    """
 
     allocation: Allocation
     standing: Standing
     reason: StopReason = "not needed"
     due_at: datetime | None = None
     events: tuple[RescheduleEvent, ...] = ()
+    ends_anyway: bool = False
 
     @property
     def stop(self) -> Stop:
@@ -93,18 +100,18 @@ def _ended_service(subject: Subject) -> Verdict | None:
     """A service that ended by itself is wanted all the same."""
     if subject.allocation.client_status != "complete":
         return None
-    return Verdict(allocation=subject.allocation, standing="replace", reason="rescheduled")
+    held = subject.allocation
+    return Verdict(allocation=held, standing="replace", reason="rescheduled", events=held.reschedule_events)
 
 
 def _lost(subject: Subject) -> Verdict | None:
-    """What was lost with its node is replaced at once; a system job's waits for its node."""
+    """What was lost with its node is replaced at once; what had ended before goes by its own rules."""
     held, node = subject.allocation, subject.node
-    gone = node is None or node.lost
-    given_up = held.client_status == "lost" or _is_silent_too_long(subject)
-    if not given_up and not gone:
+    gone = (node is None or node.lost) and not held.is_terminal
+    if held.client_status == "lost" and (due_at := _ended_by_its_agent(subject)) is not None:
+        return Verdict(allocation=held, standing="wait", due_at=due_at)
+    if held.client_status != "lost" and not gone and not _is_silent_too_long(subject):
         return None
-    if subject.job.type in {"system", "sysbatch"} and not gone and (node is None or node.status != "ready"):
-        return Verdict(allocation=held, standing="wait")
     return Verdict(allocation=held, standing="replace", reason="lost", events=held.reschedule_events)
 
 
@@ -118,10 +125,9 @@ def _failed(subject: Subject) -> Verdict | None:
         return Verdict(allocation=held, standing="replace", reason="updating")
     policy = reschedule_policy(subject.job.type, subject.group)
     ended_at = ended(held)
-    recent = attempts_within(policy, held.reschedule_events, ended_at)
-    if not policy.unlimited and recent >= policy.attempts:
+    if is_exhausted(policy, held.reschedule_events, ended_at):
         return Verdict(allocation=held, standing="wait")
-    delay = reschedule_delay(policy, recent)
+    delay = reschedule_delay(policy, held.reschedule_events, ended_at)
     due_at = ended_at + delay
     if due_at > subject.now:
         return Verdict(allocation=held, standing="wait", due_at=due_at)
@@ -130,40 +136,61 @@ def _failed(subject: Subject) -> Verdict | None:
         allocation=held,
         standing="replace",
         reason="rescheduled",
-        events=(*held.reschedule_events, event)[-20:],
+        events=(*held.reschedule_events, event)[-max(_EVENTS_KEPT, policy.attempts) :],
     )
 
 
 def _silent(subject: Subject) -> Verdict | None:
     """On a silent node with `lost_after`, an allocation counts as wanted until it is lost."""
-    held = subject.allocation
-    if held.client_status != "unknown" and not _is_disconnected(subject):
+    since = _silent_since(subject)
+    if since is None:
         return None
-    due_at = None if held.unknown_since is None else held.unknown_since + patience(subject.group)
-    return Verdict(allocation=held, standing="wait", due_at=due_at)
+    return Verdict(allocation=subject.allocation, standing="wait", due_at=since + patience(subject.group))
 
 
 def _is_silent_too_long(subject: Subject) -> bool:
     """Whether what runs on a silent node is given up: at once, or when its group's patience is over."""
+    since = _silent_since(subject)
+    if since is None:
+        return False
+    is_down = subject.node is not None and subject.node.status == "down"
+    if (
+        is_down
+        and subject.allocation.client_status != "unknown"
+        and subject.group.disconnect.stop_after is None
+    ):
+        return True
+    return subject.now >= since + patience(subject.group)
+
+
+def _silent_since(subject: Subject) -> datetime | None:
+    """Since when nobody has heard of what runs; None: it is heard of, or has ended.
+
+    Where nobody noted it, a node that is down is so since its status changed, one that is disconnected since now.
+    """
     held, node = subject.allocation, subject.node
     if held.is_terminal or node is None:
-        return False
-    if held.client_status != "unknown":
-        return node.status == "down"
-    since = held.unknown_since
-    return since is not None and subject.now >= since + patience(subject.group)
+        return None
+    if held.client_status == "unknown" or node.status == "disconnected":
+        return held.unknown_since or subject.now
+    return node.status_changed_at if node.status == "down" else None
 
 
-def _is_disconnected(subject: Subject) -> bool:
-    return (
-        subject.node is not None
-        and subject.node.status == "disconnected"
-        and not subject.allocation.is_terminal
-    )
+def _ended_by_its_agent(subject: Subject) -> datetime | None:
+    """Until when a lost allocation may still run: with `stop_after` its agent ends it after that long without contact.
+
+    None: it has ended, or nobody will end it.
+    """
+    held, node = subject.allocation, subject.node
+    since = held.unknown_since or held.lost_at
+    if subject.group.disconnect.stop_after is None or since is None or node is None or node.lost:
+        return None
+    due_at = since + patience(subject.group)
+    return due_at if due_at > subject.now else None
 
 
 def _drained(subject: Subject) -> Verdict | None:
-    """What runs on a draining node moves; batch runs on until it ends or the deadline."""
+    """What runs on a draining node moves; batch runs on until it ends or the deadline. Then all of it ends."""
     drain = None if subject.node is None else subject.node.drain
     if drain is None or subject.job.type in {"system", "sysbatch"}:
         return None
@@ -176,6 +203,7 @@ def _drained(subject: Subject) -> Verdict | None:
         reason="migrating",
         due_at=None if overdue else drain.deadline_at,
         events=subject.allocation.reschedule_events,
+        ends_anyway=overdue,
     )
 
 
@@ -199,37 +227,35 @@ def ended(allocation: Allocation) -> datetime:
     )
 
 
-def attempts_within(policy: Reschedule, events: tuple[RescheduleEvent, ...], until: datetime) -> int:
-    """How many earlier attempts count: those inside the interval, or for an unlimited policy those since it reset.
+def is_exhausted(policy: Reschedule, events: Sequence[RescheduleEvent], until: datetime) -> bool:
+    """Whether a limited policy has no attempt left: those within its interval before *until* count."""
+    recent = sum(1 for event in events if event.at > until - policy.interval)
+    return not policy.unlimited and recent >= policy.attempts
 
-    An unlimited chain resets once it ran for longer than `max_delay`. Source: Nomad's `reschedule` block.
+
+def reschedule_delay(policy: Reschedule, events: Sequence[RescheduleEvent], ended_at: datetime) -> Duration:
+    """How long what failed at *ended_at*, after the attempts in *events*, waits before it is placed again.
+
+    Exponential: twice the last delay; fibonacci: the sum of the last two; both at most `max_delay`. A series that
+    would go beyond it begins anew if the last attempt ran for longer than that. Source: Nomad's `NextDelay`.
     """
-    if not policy.unlimited:
-        return sum(1 for event in events if event.at > until - policy.interval)
-    if events and until - events[-1].at > policy.max_delay + events[-1].delay:
-        return 0
-    return len(events)
-
-
-def reschedule_delay(policy: Reschedule, attempts: int) -> Duration:
-    """How long a failed allocation waits before it is placed again.
-
-    *attempts* counts the earlier ones that count, from 0. Exponential: `delay * 2**attempts`; fibonacci: delay
-    times 1, 1, 2, 3, 5 …; both at most `max_delay`. ValueError if *attempts* is negative. Source: Nomad.
-    """
-    if attempts < 0:
-        raise ValueError("attempts is negative")
     if policy.delay_function == "constant":
         return policy.delay
-    factor = (
-        2 ** min(attempts, 40) if policy.delay_function == "exponential" else _fibonacci(min(attempts, 60))
-    )
-    seconds = min(policy.delay.total_seconds() * factor, policy.max_delay.total_seconds())
-    return Duration(seconds=seconds)
+    series: list[timedelta] = []
+    for event in events:
+        series.append(event.delay or min(_following(policy, series), policy.max_delay))
+    following = _following(policy, series)
+    if not events or following <= policy.max_delay:
+        return Duration(seconds=following.total_seconds())
+    return policy.delay if ended_at - events[-1].at > policy.max_delay else policy.max_delay
 
 
-def _fibonacci(position: int) -> int:
-    current, following = 1, 1
-    for _ in range(position):
-        current, following = following, current + following
-    return current
+def _following(policy: Reschedule, series: Sequence[timedelta]) -> timedelta:
+    """What follows the delays of *series*, without a limit. After a series began anew, fibonacci does so too."""
+    if not series:
+        return policy.delay
+    if policy.delay_function == "exponential":
+        return series[-1] * 2
+    if len(series) == 1 or (series[-2] == policy.max_delay and series[-1] == policy.delay):
+        return policy.delay
+    return series[-2] + series[-1]

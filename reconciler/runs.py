@@ -1,32 +1,35 @@
-"""Scheduled batch: each run is a batch of its own, known by its time. Pure."""
+"""Scheduled batch and sysbatch: each run is a job of its own, known by its time. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from reconciler.changes import Changes, GroupChanges, Stop, earliest
-from reconciler.job_state import JobState, groups_gone, verdicts_of
+from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
+from reconciler.feasibility import check
+from reconciler.job_state import JobState, ending_anyway, groups_gone, of_another_kind, verdicts_of
 from reconciler.maker import Maker
+from reconciler.rules import Verdict
 from reconciler.schedule import DueRun, due_run
+from trueup.models.allocation import Allocation
+from trueup.models.ids import NodeId
 from trueup.models.job import TaskGroup
+from trueup.models.node import Node
 from trueup.models.record import JobVersion
 
 
 def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
-    """Scheduled batch: each run is a batch of its own, known by its time."""
-    record = actual.record
-    due: DueRun = due_run(version, record, actual.allocations, now)
+    """The runs of a job with a schedule: those under way, and the one that is due."""
+    due: DueRun = due_run(version, actual.record, actual.allocations, now)
     runs = sorted({held.run for held in actual.allocations if held.run is not None and held.is_wanted})
     groups: dict[str, GroupChanges] = {}
     next_looks: list[datetime | None] = [due.next_at]
     for group in version.job.groups:
-        found: list[GroupChanges] = []
+        found = [GroupChanges(stop=tuple(of_another_kind(actual, group)))]
         for run in runs:
             changes, look = _one_run(actual, version, group, run, now, ended=due.replaces_running)
             found.append(changes)
             next_looks.append(look)
-        if due.starts_at is not None:
-            maker = Maker(version=version, group=group, run=due.starts_at)
-            found.append(GroupChanges(place=tuple(maker.at(index) for index in range(group.count))))
+        begins = _without_room(actual, version, group) if due.starts_at is None else [due.starts_at]
+        found += [GroupChanges(place=_missing(actual, version, group, run)) for run in begins]
         groups[group.name] = _sum(found)
     groups |= groups_gone(actual, version)
     return Changes(
@@ -42,26 +45,100 @@ def _one_run(
     actual: JobState, version: JobVersion, group: TaskGroup, run: datetime, now: datetime, *, ended: bool
 ) -> tuple[GroupChanges, datetime | None]:
     """A run that began keeps the version it began with; what failed of it is placed again by its policy."""
-    held = [one for one in actual.allocations if one.run == run and one.group == group.name]
-    verdicts = [one for one in verdicts_of(actual, version, group, now, held) if one.standing != "leaving"]
+    verdicts = [
+        one
+        for one in verdicts_of(actual, version, group, now, _held(actual, group, run))
+        if one.standing != "leaving"
+    ]
     if ended:
         going = [one for one in verdicts if not one.allocation.is_terminal]
         stops = tuple(Stop(allocation=one.allocation, reason="not needed") for one in going)
         return GroupChanges(stop=stops, ignore=len(verdicts) - len(going)), None
-    place = []
-    for one in verdicts:
-        if one.standing != "replace":
-            continue
-        began_with = actual.versions.get(one.allocation.job_version, version)
-        of = began_with.job.group(group.name) or group
-        place.append(Maker(version=began_with, group=of, run=run).instead_of(one))
-    changes = GroupChanges(place=tuple(place), ignore=len(verdicts) - len(place))
+    replaced = [one for one in verdicts if one.standing == "replace"]
+    foreign = [one for one in verdicts if one.standing == "foreign"]
+    place, lost = _instead_of(actual, version, group, replaced)
+    changes = GroupChanges(
+        place=tuple(place),
+        stop=(*ending_anyway(replaced), *(one.stop for one in [*foreign, *lost])),
+        ignore=len(verdicts) - len(place) - len(foreign) - len(lost),
+    )
     return changes, earliest([one.due_at for one in verdicts])
 
 
-def _sum(found: Sequence[GroupChanges]) -> GroupChanges:
+def _instead_of(
+    actual: JobState, version: JobVersion, group: TaskGroup, replaced: Sequence[Verdict]
+) -> tuple[list[Place], list[Verdict]]:
+    """What takes the place of *replaced*, and those for whom nothing does: of sysbatch, while its node is away."""
+    place: list[Place] = []
+    lost: list[Verdict] = []
+    for one in replaced:
+        maker = _maker(actual, version, group, [one.allocation])
+        if version.job.type == "batch":
+            place.append(maker.instead_of(one))
+        elif any(node.id == one.allocation.node_id for node in _nodes_for(actual, version, group)):
+            place.append(maker.instead_of(one, node_id=one.allocation.node_id))
+        else:
+            lost.append(one)
+    return place, lost
+
+
+def _without_room(actual: JobState, version: JobVersion, group: TaskGroup) -> list[datetime]:
+    """Runs of which something found no room: they stay due until the next one is."""
+    record, schedule = actual.record, version.job.schedule
+    if record is None or schedule is None or all(one.group != group.name for one in record.unplaced):
+        return []
+    under_way = {
+        held.run
+        for held in actual.allocations
+        if held.run is not None and held.is_wanted and not held.is_terminal
+    }
+    newest = record.last_run_at
+    if newest is not None and (not under_way or schedule.overlap == "allow"):
+        under_way.add(newest)
+    return sorted(under_way)
+
+
+def _missing(actual: JobState, version: JobVersion, group: TaskGroup, run: datetime) -> tuple[Place, ...]:
+    """What of a run is not placed yet."""
+    held = _held(actual, group, run)
+    maker = _maker(actual, version, group, held, run)
+    if version.job.type == "sysbatch":
+        there: set[NodeId] = {one.node_id for one in held}
+        nodes = _nodes_for(actual, version, group)
+        return tuple(maker.at(0, node.id) for node in nodes if node.id not in there)
+    taken = {one.index for one in held}
+    return tuple(maker.at(index) for index in range(maker.group.count) if index not in taken)
+
+
+def _maker(
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    held: Sequence[Allocation],
+    run: datetime | None = None,
+) -> Maker:
+    """Makes placements of a run in the version that *held* of it began with; *version* if nothing did."""
+    began_with = version if not held else actual.versions.get(held[0].job_version, version)
+    return Maker(
+        version=began_with,
+        group=began_with.job.group(group.name) or group,
+        run=run if not held else held[0].run,
+    )
+
+
+def _held(actual: JobState, group: TaskGroup, run: datetime) -> list[Allocation]:
+    return [one for one in actual.allocations if one.run == run and one.group == group.name and one.is_wanted]
+
+
+def _nodes_for(actual: JobState, version: JobVersion, group: TaskGroup) -> list[Node]:
+    nodes = sorted(actual.nodes.values(), key=lambda node: node.name)
+    return [node for node in nodes if check(node, version.job, group, actual.settings) is None]
+
+
+def _sum(found: Iterable[GroupChanges]) -> GroupChanges:
+    parts = list(found)
     return GroupChanges(
-        place=tuple(one for changes in found for one in changes.place),
-        stop=tuple(one for changes in found for one in changes.stop),
-        ignore=sum(changes.ignore for changes in found),
+        place=tuple(one for changes in parts for one in changes.place),
+        stop=tuple(one for changes in parts for one in changes.stop),
+        ignore=sum(changes.ignore for changes in parts),
     )

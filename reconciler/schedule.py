@@ -35,21 +35,28 @@ def due_run(
     if schedule is None:
         raise ValueError(f"job {version.job.name} has no schedule")
     next_at = next_run(schedule, now)
-    considered = None if record is None else record.last_run_at
-    after = considered or (version.created_at if record is None else record.created_at)
+    under_way = any(held.run is not None and held.is_wanted and not held.is_terminal for held in allocations)
+    replaces = under_way and schedule.overlap == "replace"
     if record is not None and record.last_run_token != version.job.restart_token:
-        return DueRun(starts_at=now.replace(microsecond=0), considered_at=now, next_at=next_at)
-    due = newest_due_run(schedule, after, now)
+        if under_way and schedule.overlap == "forbid":
+            # It was asked for and stays so: it begins once what runs has ended.
+            return DueRun(next_at=next_at)
+        at = now.replace(microsecond=0)
+        return DueRun(starts_at=at, considered_at=at, replaces_running=replaces, next_at=next_at)
+    due = newest_due_run(schedule, _decided_until(version, record, allocations), now)
     if due is None:
         return DueRun(next_at=next_at)
-    if now - due > max(schedule.catch_up, PUNCTUAL):
+    if now - due > max(schedule.catch_up, PUNCTUAL) or (under_way and schedule.overlap == "forbid"):
         return DueRun(considered_at=due, next_at=next_at)
-    under_way = any(held.run is not None and held.is_wanted and not held.is_terminal for held in allocations)
-    if under_way and schedule.overlap == "forbid":
-        return DueRun(considered_at=due, next_at=next_at)
-    return DueRun(
-        starts_at=due,
-        considered_at=due,
-        replaces_running=under_way and schedule.overlap == "replace",
-        next_at=next_at,
-    )
+    return DueRun(starts_at=due, considered_at=due, replaces_running=replaces, next_at=next_at)
+
+
+def _decided_until(
+    version: JobVersion, record: JobRecord | None, allocations: Sequence[Allocation]
+) -> datetime:
+    """The newest scheduled time that was decided upon. A run is known by its time: what ran at it is not run again."""
+    noted = None if record is None else record.last_run_at
+    ran = [held.run for held in allocations if held.run is not None]
+    if noted is None and not ran:
+        return version.created_at if record is None else record.created_at
+    return max([*ran, *([] if noted is None else [noted])])

@@ -1,10 +1,11 @@
 """When a schedule is due. Cron times are wall-clock times of a zone, so two rules meet at a change of clocks.
 
 Where minute and hour are plain numbers, a skipped local time runs at the first valid instant and a repeated one
-once; wildcards, steps and ranges follow the clock (Debian cron's rule, which cronsim keeps).
+once; wildcards, steps and ranges follow the clock.
 """
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,10 @@ NICKNAMES: Final = {
     "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
 }
+
+_PLAIN: Final = re.compile(r"[0-9,]+")
+_REPEATED: Final = timedelta(hours=1)
+"""How much of the clock a change of clocks repeats at most."""
 
 
 def five_fields(cron: str) -> str:
@@ -38,23 +43,27 @@ def five_fields(cron: str) -> str:
 
 def next_run(schedule: Schedule, after: datetime) -> datetime | None:
     """The first scheduled time later than *after*, in UTC; None if there is none within cronsim's 50 years."""
-    zone = ZoneInfo(schedule.timezone)
-    iterator = CronSim(five_fields(schedule.cron), after.astimezone(zone))
-    try:
-        return next(iterator).astimezone(UTC)
-    except StopIteration:
-        return None
+    found = CronSim(_expression(schedule), after.astimezone(ZoneInfo(schedule.timezone)))
+    return next((due for one in found if (due := one.astimezone(UTC)) > after), None)
 
 
 def newest_due_run(schedule: Schedule, after: datetime, now: datetime) -> datetime | None:
     """The latest scheduled time in (*after*, *now*], in UTC; None if there is none."""
-    zone = ZoneInfo(schedule.timezone)
-    iterator = CronSim(five_fields(schedule.cron), _next_minute(now).astimezone(zone), reverse=True)
-    try:
-        newest = next(iterator).astimezone(UTC)
-    except StopIteration:
-        return None
-    return newest if after < newest <= now else None
+    begin = _next_minute(now)
+    local = begin.astimezone(ZoneInfo(schedule.timezone))
+    if local.fold:
+        # A repeated hour: what is later on the clock may have been due the first time round.
+        local = (begin + _REPEATED).astimezone(local.tzinfo)
+    found = CronSim(_expression(schedule), local, reverse=True)
+    newest = next((due for one in found if (due := one.astimezone(UTC)) <= now), None)
+    return newest if newest is not None and newest > after else None
+
+
+def _expression(schedule: Schedule) -> str:
+    """What cronsim reads by our rule: a field for seconds makes it follow the clock, which it does not for ranges."""
+    fields = five_fields(schedule.cron)
+    minute, hour = fields.split()[:2]
+    return fields if _PLAIN.fullmatch(minute) and _PLAIN.fullmatch(hour) else f"0 {fields}"
 
 
 def _next_minute(moment: datetime) -> datetime:

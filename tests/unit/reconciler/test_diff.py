@@ -238,7 +238,9 @@ def failed(job: Job, seconds_ago: float, *, attempts: int = 0) -> ClusterState:
     """One allocation that failed so long ago, after earlier attempts a minute apart."""
     ended = NOON - timedelta(seconds=seconds_ago)
     events = tuple(
-        RescheduleEvent(at=ended - timedelta(minutes=attempts - number), delay=Duration(seconds=30))
+        RescheduleEvent(
+            at=ended - timedelta(minutes=attempts - number), delay=Duration(seconds=30 * 2**number)
+        )
         for number in range(attempts)
     )
     tasks = {"server": TaskState(state="dead", failed=True, finished_at=ended)}
@@ -313,14 +315,16 @@ def test_a_system_job_runs_on_every_node_that_may() -> None:
     ]
 
 
-def test_a_system_jobs_lost_allocation_waits_for_its_node() -> None:
+def test_a_system_jobs_lost_allocation_ends_and_its_node_begins_afresh() -> None:
     job = a_job(type="system")
     node = a_node("a", status="down")
     state = a_state(nodes=(node,), jobs=(job,))
-    state.put_allocation(an_allocation(job, node, client_status="lost"))
-    assert passed(state).is_empty
+    state.put_allocation(an_allocation(job, node))
+    cluster = PureCluster(state)
+    assert [(held.node, held.reason) for held in cluster.one_pass()["web"].stopped] == [("a", "lost")]
+    assert cluster.one_pass()["web"].is_empty
     state.nodes[node.id] = a_node("a")
-    assert len(passed(state).placements) == 1
+    assert len(cluster.one_pass()["web"].placements) == 1
 
 
 def drained(job: Job, count: int, *, minutes_left: float = 60) -> ClusterState:
