@@ -5,42 +5,33 @@ at least two jobs; or remove, suspend or empty a protected job; or leave no job 
 remove more than half of at least 3 Node documents.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from reconciler.ending import Loss, ended_by
 from trueup.models.allocation import Allocation
 from trueup.models.digest import content_digest
-from trueup.models.ids import RevisionId
 from trueup.models.job import Job
 from trueup.models.revision import Held
-from trueup.models.state import ClusterState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """A revision beside what was last applied. *wanted* are all jobs as they would be wanted."""
-
-    state: ClusterState
-    revision: RevisionId
-    wanted: Mapping[str, Job]
-    removed_policies: tuple[str, ...]
-    confirm: str
 
 
 def held_for(loss: Loss) -> Held | None:
     """Why the revision is held, or None. A `confirm` that names the digest of exactly this loss lets it through."""
-    ended = _ended(loss, _running(loss))
+    ended = ended_by(loss)
     gone = _jobs_gone(loss)
-    reason = _no_job_left(loss, gone) or _protected(loss) or _too_much(loss, ended) or _nodes_removed(loss)
+    reason = (
+        _no_job_left(loss, gone)
+        or _protected(loss)
+        or _frozen(loss, gone)
+        or _too_much(loss, ended)
+        or _nodes_removed(loss)
+    )
     if reason is None:
         return None
-    names = {(held.job, held.name) for held in _ended(loss, _holders(loss))}
+    names = {(held.job, held.name) for held in ended}
     removes = tuple(sorted({*gone, *(job for job, _ in names), *_protected_names(loss)}))
     lines = [f"job {name} {_version(loss, name)}" for name in removes]
     lines += sorted(f"allocation {name}" for _, name in names)
     lines += [f"node {name}" for name in loss.removed_policies]
     digest = content_digest("\n".join(lines).encode())
-    if loss.confirm == digest:
+    if loss.settings.confirm == digest:
         return None
     return Held(revision=loss.revision, reason=reason, removes=removes, confirm=digest)
 
@@ -63,44 +54,14 @@ def _jobs_gone(loss: Loss) -> list[str]:
     return [name for name in _applied_jobs(loss) if name not in loss.wanted]
 
 
-def _running(loss: Loss) -> list[Allocation]:
-    return [
-        held
-        for held in list(loss.state.allocations.values())
-        if held.is_wanted and held.client_status in {"running", "pending", "unknown"}
-    ]
-
-
-def _holders(loss: Loss) -> list[Allocation]:
-    """All that hold a name, also while they are down: a loss keeps its digest while tasks fail and start again."""
-    return [
-        held
-        for held in list(loss.state.allocations.values())
-        if held.is_wanted and held.client_status != "complete"
-    ]
+def _is_running(held: Allocation) -> bool:
+    return held.client_status in {"running", "pending", "unknown"}
 
 
 def _version(loss: Loss, job: str) -> int:
     """A job that comes back has a new one, so that what once confirmed its removal does not do so again."""
     record = loss.state.jobs.get(job)
     return 0 if record is None else record.version
-
-
-def _ended(loss: Loss, of: list[Allocation]) -> list[Allocation]:
-    """Those of *of* that would end without a replacement."""
-    ended: list[Allocation] = []
-    by_group: dict[tuple[str, str], list[Allocation]] = {}
-    for held in of:
-        by_group.setdefault((held.job, held.group), []).append(held)
-    for (job_name, group_name), held_ones in sorted(by_group.items()):
-        job = loss.wanted.get(job_name)
-        group = None if job is None or job.suspended else job.group(group_name)
-        if job is None or group is None:
-            ended += held_ones
-        elif job.type in {"service", "batch"} and job.schedule is None and len(held_ones) > group.count:
-            ordered = sorted(held_ones, key=lambda held: (-held.index, held.id))
-            ended += ordered[: len(held_ones) - group.count]
-    return ended
 
 
 def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
@@ -111,13 +72,18 @@ def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
 
 
 def _protected_names(loss: Loss) -> list[str]:
+    """Protected jobs that go, or of which nothing would run any more."""
     found = []
     for name, job in _applied_jobs(loss).items():
         wanted = loss.wanted.get(name)
-        emptied = wanted is None or wanted.suspended or all(group.count == 0 for group in wanted.groups)
-        if job.protect and emptied and not job.suspended:
+        ends = wanted is None or (_is_idle(wanted) and not _is_idle(job))
+        if job.protect and ends:
             found.append(name)
     return found
+
+
+def _is_idle(job: Job) -> bool:
+    return job.suspended or all(group.count == 0 for group in job.groups)
 
 
 def _protected(loss: Loss) -> str | None:
@@ -125,15 +91,23 @@ def _protected(loss: Loss) -> str | None:
     return f"protected jobs would end: {', '.join(names)}" if names else None
 
 
+def _frozen(loss: Loss, gone: list[str]) -> str | None:
+    """A frozen job whose document is removed runs on until it is confirmed."""
+    applied = _applied_jobs(loss)
+    names = [name for name in gone if applied[name].frozen]
+    return f"frozen jobs would be removed: {', '.join(names)}" if names else None
+
+
 def _too_much(loss: Loss, ended: list[Allocation]) -> str | None:
     hold = loss.state.settings.hold
     if hold == "off":
         return None
-    running = len(_running(loss))
-    jobs = {held.job for held in ended}
-    if len(ended) < 3 or len(jobs) < hold.jobs or len(ended) * 100 <= running * hold.stops_percent:
+    running = sum(1 for held in list(loss.state.allocations.values()) if held.is_wanted and _is_running(held))
+    ending = [held for held in ended if _is_running(held)]
+    jobs = {held.job for held in ending}
+    if len(ending) < 3 or len(jobs) < hold.jobs or len(ending) * 100 <= running * hold.stops_percent:
         return None
-    return f"{len(ended)} of {running} running allocations of {len(jobs)} jobs would end"
+    return f"{len(ending)} of {running} running allocations of {len(jobs)} jobs would end"
 
 
 def _nodes_removed(loss: Loss) -> str | None:

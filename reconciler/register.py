@@ -11,7 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from reconciler.hold import Loss, held_for
+from reconciler.ending import Loss
+from reconciler.hold import held_for
 from trueup.models.desired import DesiredJob, DesiredState
 from trueup.models.digest import job_digest
 from trueup.models.errors import SpecError
@@ -90,20 +91,23 @@ def register(state: ClusterState, desired: DesiredState, now: datetime) -> Regis
     settings = desired.cluster or _kept_settings(state, desired)
     jobs = _Jobs(state=state, desired=desired, now=now)
     policies, dropped = _policies(state, desired)
+    policies_after = {**state.node_policies, **{policy.name: policy for policy in policies}}
+    for name in dropped:
+        policies_after.pop(name, None)
+    nodes = tuple(_recoloured(state, policies_after, now))
     held = held_for(
         Loss(
             state=state,
             revision=desired.commit.id,
             wanted=jobs.wanted_after(),
+            nodes={node.id: node for node in nodes},
             removed_policies=dropped,
-            confirm=settings.confirm,
+            settings=settings,
+            now=now,
         )
     )
     if held is not None:
         return Registration(commit=desired.commit, held=held, errors=desired.errors)
-    policies_after = {**state.node_policies, **{policy.name: policy for policy in policies}}
-    for name in dropped:
-        policies_after.pop(name, None)
     return Registration(
         commit=desired.commit,
         records=tuple(jobs.records()),
@@ -115,7 +119,7 @@ def register(state: ClusterState, desired: DesiredState, now: datetime) -> Regis
         dropped_templates=_absent(state.templates, desired.templates, desired, "Template"),
         policies=policies,
         dropped_policies=dropped,
-        nodes=tuple(_recoloured(state, policies_after, now)),
+        nodes=nodes,
         settings=settings if settings != state.settings else None,
         errors=desired.errors,
         authors=tuple(jobs.authors()),
@@ -218,8 +222,12 @@ class _Jobs:
     now: datetime
 
     def wanted_after(self) -> dict[str, Job]:
-        """Every job as it is wanted once this is applied."""
-        wanted = {name: one.job for name, one in self.desired.jobs.items()}
+        """Every job as it would run once this is applied: a frozen one as it was when it was frozen."""
+        wanted = {}
+        for name, one in self.desired.jobs.items():
+            number = _frozen_version(self.state.jobs.get(name), one.job)
+            frozen = None if number is None else self.state.versions.get((name, number))
+            wanted[name] = one.job if frozen is None else frozen.job
         for name in self._kept_absent():
             version = self.state.current_version(name)
             if version is not None:

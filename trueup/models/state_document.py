@@ -184,6 +184,9 @@ def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
     for plain in _entries(document, "allocations"):
         allocation = _entry(plain, "allocations", lambda one: _read_allocation(state, one, nodes_by_name))
         state.put_allocation(allocation)
+    for plain in _entries(document, "jobs"):
+        if plain.get("frozen_version") is None:
+            _freeze(state, str(plain["name"]))
     for plain in _entries(document, "deployments"):
         state.put_deployment(_entry(plain, "deployments", lambda one: _read_deployment(state, one)))
     return state
@@ -212,7 +215,7 @@ def node_from_document(plain: Plain) -> Node:
         name=name,
         region=str(plain.get("region") or "global"),
         status=from_plain(status, Node.__annotations__["status"]),
-        eligible=(eligible is None or bool(eligible)) and drain is None,
+        eligible=(eligible is None or bool(eligible)) and drain is None and not plain.get("lost"),
         lost=bool(plain.get("lost") or False),
         declared=bool(plain.get("declared") or False),
         drain=None if drain is None else _read_drain(drain),
@@ -307,7 +310,6 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
             )
         )
     job = state.versions[name, version].job
-    frozen_version = plain.get("frozen_version")
     state.jobs[name] = JobRecord(
         name=name,
         version=version,
@@ -321,12 +323,22 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
         reverted_to=plain.get("reverted_to"),
         evaluated_version=int(plain.get("evaluated_version") or 0),
         unplaced=from_plain(plain.get("unplaced") or (), tuple[UnplacedGroup, ...]),
-        frozen_version=frozen_version if frozen_version is not None else (version if job.frozen else None),
+        frozen_version=plain.get("frozen_version"),
         last_run_at=_read_time(plain.get("last_run_at")),
         last_run_token=str(plain.get("last_run_token", job.restart_token) or ""),
         created_at=LONG_AGO,
         modified_at=LONG_AGO,
     )
+
+
+def _freeze(state: ClusterState, name: str) -> None:
+    """A frozen job of which nobody says at which version: at the newest that runs, or the one it has."""
+    job, record = state.wanted_job(name), state.jobs[name]
+    if job is None or not job.frozen:
+        return
+    running = {held.job_version for held in state.allocations_of_job(name) if held.is_wanted}
+    known = [number for number in running if (name, number) in state.versions]
+    state.jobs[name] = msgspec.structs.replace(record, frozen_version=max(known, default=record.version))
 
 
 def _read_allocation(state: ClusterState, plain: Plain, nodes_by_name: Mapping[str, Node]) -> Allocation:
