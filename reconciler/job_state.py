@@ -70,7 +70,7 @@ def of_group(actual: JobState, group: TaskGroup) -> list[Allocation]:
     return [
         held
         for held in actual.allocations
-        if held.group == group.name and held.is_wanted and held.run is None
+        if held.group == group.name and held.is_wanted and not is_of_run(actual, held)
     ]
 
 
@@ -83,8 +83,14 @@ def of_another_kind(actual: JobState, group: TaskGroup) -> list[Stop]:
         if held.group == group.name
         and held.is_wanted
         and not held.is_terminal
-        and (held.run is not None) != has_runs
+        and is_of_run(actual, held) != has_runs
     ]
+
+
+def is_of_run(actual: JobState, held: Allocation) -> bool:
+    """Whether it belongs to a scheduled run, be it one whose time nobody noted."""
+    placed_by = actual.versions.get(held.job_version)
+    return held.run is not None or (placed_by is not None and placed_by.job.schedule is not None)
 
 
 def groups_gone(actual: JobState, version: JobVersion) -> dict[str, GroupChanges]:

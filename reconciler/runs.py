@@ -5,7 +5,14 @@ from datetime import datetime
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
 from reconciler.feasibility import check
-from reconciler.job_state import JobState, ending_anyway, groups_gone, of_another_kind, verdicts_of
+from reconciler.job_state import (
+    JobState,
+    ending_anyway,
+    groups_gone,
+    is_of_run,
+    of_another_kind,
+    verdicts_of,
+)
 from reconciler.maker import Maker
 from reconciler.rules import Verdict
 from reconciler.schedule import DueRun, due_run
@@ -19,12 +26,12 @@ from trueup.models.record import JobVersion
 def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     """The runs of a job with a schedule: those under way, and the one that is due."""
     due: DueRun = due_run(version, actual.record, actual.allocations, now)
-    runs = sorted({held.run for held in actual.allocations if held.run is not None and held.is_wanted})
+    runs = {held.run for held in actual.allocations if held.is_wanted and is_of_run(actual, held)}
     groups: dict[str, GroupChanges] = {}
     next_looks: list[datetime | None] = [due.next_at]
     for group in version.job.groups:
         found = [GroupChanges(stop=tuple(of_another_kind(actual, group)))]
-        for run in runs:
+        for run in sorted(runs, key=lambda run: (run is not None, run)):
             changes, look = _one_run(actual, version, group, run, now, ended=due.replaces_running)
             found.append(changes)
             next_looks.append(look)
@@ -42,7 +49,13 @@ def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
 
 
 def _one_run(
-    actual: JobState, version: JobVersion, group: TaskGroup, run: datetime, now: datetime, *, ended: bool
+    actual: JobState,
+    version: JobVersion,
+    group: TaskGroup,
+    run: datetime | None,
+    now: datetime,
+    *,
+    ended: bool,
 ) -> tuple[GroupChanges, datetime | None]:
     """A run that began keeps the version it began with; what failed of it is placed again by its policy."""
     verdicts = [
@@ -126,8 +139,12 @@ def _maker(
     )
 
 
-def _held(actual: JobState, group: TaskGroup, run: datetime) -> list[Allocation]:
-    return [one for one in actual.allocations if one.run == run and one.group == group.name and one.is_wanted]
+def _held(actual: JobState, group: TaskGroup, run: datetime | None) -> list[Allocation]:
+    return [
+        one
+        for one in actual.allocations
+        if one.run == run and one.group == group.name and one.is_wanted and is_of_run(actual, one)
+    ]
 
 
 def _nodes_for(actual: JobState, version: JobVersion, group: TaskGroup) -> list[Node]:

@@ -35,7 +35,7 @@ def due_run(
     if schedule is None:
         raise ValueError(f"job {version.job.name} has no schedule")
     next_at = next_run(schedule, now)
-    under_way = any(held.run is not None and held.is_wanted and not held.is_terminal for held in allocations)
+    under_way = any(held.is_wanted and not held.is_terminal for held in allocations)
     replaces = under_way and schedule.overlap == "replace"
     if record is not None and record.last_run_token != version.job.restart_token:
         if under_way and schedule.overlap == "forbid":
