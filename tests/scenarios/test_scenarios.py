@@ -3,8 +3,9 @@
 Each file beside this one holds stories. `given` is a state; `wanted`, where it is there, are the documents of SPECS, so
 that `jobs` of the state are what was last applied. `then` says of each job what the plan holds: the counts that are not
 zero, placements as `name@node`, stops as `name: reason`, and when to look again. What is left out of `then` is not
-looked at. `errors` are those of the documents (none if left out), `held` is why the revision is held (null: it is not) and `removes` the jobs it would end; `confirmed` adds
-the document that the hold of these same specs prints. The way is that of `trueup plan SPECS --offline --state`.
+looked at. `errors` are those of the documents (none if left out), `held` is why the revision is held (null: it is not)
+and `removes` the jobs it would end; `confirmed` adds the document that the hold of these same specs prints. The way is
+that of `trueup plan SPECS --offline --state`.
 """
 
 from pathlib import Path
