@@ -18,7 +18,7 @@ from reconciler.job_state import (
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
-from trueup.models.allocation import Allocation
+from trueup.models.allocation import Allocation, StopReason
 from trueup.models.digest import group_digest
 from trueup.models.job import TaskGroup
 from trueup.models.record import JobVersion
@@ -190,7 +190,7 @@ def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], lis
         kept.append(best)
         for one in others:
             is_older = one.allocation.digest != best.allocation.digest
-            twins.append(stop_for(one, "updating" if is_older else "not needed"))
+            twins.append(_surplus(one, "updating" if is_older else "not needed"))
     return kept, twins
 
 
@@ -208,12 +208,13 @@ def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict],
     )
     going = order[:surplus]
     ids = {one.allocation.id for one in going}
-    stops = [
-        stop_for(one, "lost" if one.reason == "lost" else "not needed")
-        for one in going
-        if one.standing not in {"done", "rerun"}
-    ]
+    stops = [_surplus(one, "not needed") for one in going if one.standing not in {"done", "rerun"}]
     return [one for one in verdicts if one.allocation.id not in ids], stops
+
+
+def _surplus(verdict: Verdict, reason: StopReason) -> Stop:
+    """The stop of what nothing takes the place of; what was lost is told so."""
+    return stop_for(verdict, "lost" if verdict.reason == "lost" else reason)
 
 
 def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:

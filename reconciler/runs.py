@@ -25,16 +25,25 @@ from trueup.models.record import JobVersion
 
 def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     """The runs of a job with a schedule: those under way, and the one that is due."""
-    due: DueRun = due_run(version, actual.record, actual.allocations, now)
     runs = {held.run for held in actual.allocations if held.is_wanted and is_of_run(actual, held)}
+    verdicts = {
+        (group.name, run): _judged(actual, version, group, run, now)
+        for group in version.job.groups
+        for run in runs
+    }
+    under_way = any(_goes_on(one) for found in verdicts.values() for one in found)
+    due: DueRun = due_run(version, actual.record, actual.allocations, now, under_way=under_way)
     groups: dict[str, GroupChanges] = {}
     next_looks: list[datetime | None] = [due.next_at]
     for group in version.job.groups:
         found = [GroupChanges(stop=tuple(of_another_kind(actual, group)))]
         for run in sorted(runs, key=lambda run: (run is not None, run)):
-            changes, look = _one_run(actual, version, group, run, now, ended=due.replaces_running)
-            found.append(changes)
-            next_looks.append(look)
+            of_run = verdicts[group.name, run]
+            if due.replaces_running:
+                found.append(_ended(of_run))
+                continue
+            found.append(_one_run(actual, version, group, of_run))
+            next_looks += [one.due_at for one in of_run]
         begins = _without_room(actual, version, group) if due.starts_at is None else [due.starts_at]
         found += [GroupChanges(place=_missing(actual, version, group, run)) for run in begins]
         groups[group.name] = _sum(found)
@@ -48,34 +57,36 @@ def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     )
 
 
+def _judged(
+    actual: JobState, version: JobVersion, group: TaskGroup, run: datetime | None, now: datetime
+) -> list[Verdict]:
+    return verdicts_of(actual, version, group, now, _held(actual, group, run))
+
+
+def _goes_on(verdict: Verdict) -> bool:
+    """Whether it runs, or will again: what failed and is to be placed once more has not ended its run."""
+    if verdict.standing == "wait" and verdict.allocation.is_terminal:
+        return verdict.due_at is not None
+    return verdict.standing not in {"done", "rerun"}
+
+
+def _ended(verdicts: Sequence[Verdict]) -> GroupChanges:
+    going = tuple(Stop(allocation=one.allocation, reason="not needed") for one in verdicts if _goes_on(one))
+    return GroupChanges(stop=going, ignore=len(verdicts) - len(going))
+
+
 def _one_run(
-    actual: JobState,
-    version: JobVersion,
-    group: TaskGroup,
-    run: datetime | None,
-    now: datetime,
-    *,
-    ended: bool,
-) -> tuple[GroupChanges, datetime | None]:
+    actual: JobState, version: JobVersion, group: TaskGroup, verdicts: Sequence[Verdict]
+) -> GroupChanges:
     """A run that began keeps the version it began with; what failed of it is placed again by its policy."""
-    verdicts = [
-        one
-        for one in verdicts_of(actual, version, group, now, _held(actual, group, run))
-        if one.standing != "leaving"
-    ]
-    if ended:
-        going = [one for one in verdicts if not one.allocation.is_terminal]
-        stops = tuple(Stop(allocation=one.allocation, reason="not needed") for one in going)
-        return GroupChanges(stop=stops, ignore=len(verdicts) - len(going)), None
     replaced = [one for one in verdicts if one.standing == "replace"]
     foreign = [one for one in verdicts if one.standing == "foreign"]
     place, lost = _instead_of(actual, version, group, replaced)
-    changes = GroupChanges(
+    return GroupChanges(
         place=tuple(place),
         stop=(*ending_anyway(replaced), *(one.stop for one in [*foreign, *lost])),
         ignore=len(verdicts) - len(place) - len(foreign) - len(lost),
     )
-    return changes, earliest([one.due_at for one in verdicts])
 
 
 def _instead_of(

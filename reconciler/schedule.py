@@ -28,14 +28,18 @@ class DueRun:
 
 
 def due_run(
-    version: JobVersion, record: JobRecord | None, allocations: Sequence[Allocation], now: datetime
+    version: JobVersion,
+    record: JobRecord | None,
+    allocations: Sequence[Allocation],
+    now: datetime,
+    *,
+    under_way: bool,
 ) -> DueRun:
-    """The run that is due at *now*, if any. Only jobs with a schedule."""
+    """The run that is due at *now*, if any; *under_way*: an earlier one goes on. Only jobs with a schedule."""
     schedule = version.job.schedule
     if schedule is None:
         raise ValueError(f"job {version.job.name} has no schedule")
     next_at = next_run(schedule, now)
-    under_way = any(held.is_wanted and not held.is_terminal for held in allocations)
     replaces = under_way and schedule.overlap == "replace"
     if record is not None and record.last_run_token != version.job.restart_token:
         if under_way and schedule.overlap == "forbid":

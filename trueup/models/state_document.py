@@ -324,7 +324,7 @@ def _read_job(state: ClusterState, plain: Plain, read_job: JobReader) -> None:
         evaluated_version=int(plain.get("evaluated_version") or 0),
         unplaced=from_plain(plain.get("unplaced") or (), tuple[UnplacedGroup, ...]),
         frozen_version=plain.get("frozen_version"),
-        last_run_at=_read_time(plain.get("last_run_at")),
+        last_run_at=_read_time(plain.get("last_run_at") or (plain.get("schedule") or {}).get("last")),
         last_run_token=str(plain.get("last_run_token", job.restart_token) or ""),
         created_at=LONG_AGO,
         modified_at=LONG_AGO,
