@@ -84,14 +84,14 @@ def state_file_input(path: Path, now: datetime | None, machine_now: datetime) ->
     from trueup.sources.job_spec import job_from_spec
 
     own = _time_of(document, f"--state {path}")
-    found = _from_document({**document, "now": own or machine_now}, f"--state {path}", job_from_spec)
+    found = _from_document({**document, "now": now or own or machine_now}, f"--state {path}", job_from_spec)
     warnings: tuple[str, ...] = ()
     if own is not None and machine_now - own > OLD_AFTER:
         age = span(machine_now - own)
         warnings = (
             f"{path} is {age} old: what runs may have changed since; `trueup export` writes a new one",
         )
-    return PlanInput(state=found.state, now=now or found.now, warnings=warnings)
+    return PlanInput(state=found.state, now=found.now, warnings=warnings)
 
 
 def nodes_file_input(path: Path, now: datetime) -> PlanInput:
@@ -103,7 +103,7 @@ def nodes_file_input(path: Path, now: datetime) -> PlanInput:
     state = ClusterState()
     for number, one in enumerate(plain):
         try:
-            node = node_from_document(one)
+            node = node_from_document(one, now)
         except KeyError as error:
             raise Failed(f"--nodes {path}: entry {number + 1}: {error.args[0]} is missing") from error
         except (TypeError, AttributeError, ValueError) as error:

@@ -160,8 +160,10 @@ def task_document(task: TaskState) -> dict[str, Any]:
 def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
     """The state a document describes. ValueError names the entry that does not fit.
 
-    *read_job* builds jobs from the spec form. Without a revision, the state counts as never applied.
+    *read_job* builds jobs from the spec form. Without a revision, the state counts as never applied. A drain or a silence
+    of which nobody says when it began, begins at the document's `now`.
     """
+    now = document_time(document)
     state = ClusterState(
         index=int(document.get("index") or 0),
         epoch=int(document.get("epoch") or 0),
@@ -176,7 +178,7 @@ def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
         policy = _entry(plain, "node_policies", lambda one: from_plain(one, NodePolicy))
         state.node_policies[policy.name] = policy
     for plain in _entries(document, "nodes"):
-        node = _entry(plain, "nodes", node_from_document)
+        node = _entry(plain, "nodes", lambda one: node_from_document(one, now))
         state.nodes[node.id] = node
     for plain in _entries(document, "jobs"):
         _entry(plain, "jobs", lambda one: _read_job(state, one, read_job))
@@ -197,8 +199,8 @@ def document_time(document: Plain) -> datetime | None:
     return _read_time(document.get("now"))
 
 
-def node_from_document(plain: Plain) -> Node:
-    """A node as a person writes it: ready, eligible, region `global`, every driver available."""
+def node_from_document(plain: Plain, now: datetime | None = None) -> Node:
+    """A node as a person writes it: ready, eligible, region `global`, every driver; drained, or silent, since *now*."""
     name = str(plain["name"])
     resources = plain.get("resources") or {}
     drivers = plain.get("drivers")
@@ -218,7 +220,7 @@ def node_from_document(plain: Plain) -> Node:
         eligible=(eligible is None or bool(eligible)) and drain is None and not plain.get("lost"),
         lost=bool(plain.get("lost") or False),
         declared=bool(plain.get("declared") or False),
-        drain=None if drain is None else _read_drain(drain),
+        drain=None if drain is None else _read_drain(drain, now),
         resources=NodeResources(
             cpu_millicores=Millicores(round(float(resources.get("cpu", 4)) * 1000)),
             memory_bytes=Bytes(round(float(resources.get("memory", 8192)) * _MIB)),
@@ -230,7 +232,9 @@ def node_from_document(plain: Plain) -> Node:
         volumes=tuple(plain.get("volumes") or ()),
         secrets=tuple(plain.get("secrets") or ()),
         registered_at=LONG_AGO,
-        status_changed_at=_read_time(plain.get("status_changed_at")) or LONG_AGO,
+        status_changed_at=_read_time(plain.get("status_changed_at"))
+        or (now if status != "ready" else None)
+        or LONG_AGO,
     )
 
 
@@ -443,9 +447,9 @@ def _texts(plain: Plain) -> dict[str, str]:
     return {str(key): str(value) for key, value in plain.items()}
 
 
-def _read_drain(plain: object) -> Drain:
+def _read_drain(plain: object, now: datetime | None) -> Drain:
     fields: Plain = plain if isinstance(plain, Mapping) else {}
-    started = _read_time(fields.get("started_at")) or LONG_AGO
+    started = _read_time(fields.get("started_at")) or now or LONG_AGO
     deadline = _read_span(fields["deadline"]) if fields.get("deadline") is not None else Duration(hours=1)
     return Drain(started_at=started, deadline_at=started + deadline)
 
