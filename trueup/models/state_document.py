@@ -160,8 +160,8 @@ def task_document(task: TaskState) -> dict[str, Any]:
 def state_from_document(document: Plain, read_job: JobReader) -> ClusterState:
     """The state a document describes. ValueError names the entry that does not fit.
 
-    *read_job* builds jobs from the spec form. Without a revision, the state counts as never applied. A drain or a silence
-    of which nobody says when it began, begins at the document's `now`.
+    *read_job* builds jobs from the spec form. Without a revision, the state counts as never applied. A drain or a
+    silence of which nobody says when it began, begins at the document's `now`.
     """
     now = document_time(document)
     state = ClusterState(
