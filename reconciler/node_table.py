@@ -7,7 +7,7 @@ only touches its node's totals. What is asked of all nodes is then a few operati
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,32 +38,56 @@ from trueup.models.template import ClusterSettings
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Column: TypeAlias = npt.NDArray[np.float64]
 Codes: TypeAlias = npt.NDArray[np.int64]
-Left: TypeAlias = tuple[float, float, float, float]
 
 ABSENT: Final = -1
 """The code of a node that has no value."""
+_LEFT: Final = 0.005
+_IDLE: Final = 0.05
+
+
+class Left(NamedTuple):
+    """What is left of a node, as shares of it.
+
+    *lean* is how much more is left of cpu than of memory, *skew* how far apart the two are, *both* their sum. *spare*
+    is small and makes of like nodes the fuller one better, and one where something runs better than an idle one.
+    """
+
+    lean: float
+    skew: float
+    both: float
+    spare: float
+
+
+def left_of(node: Node, used: NodeUsage) -> Left:
+    """What is left of *node* beside *used*."""
+    resources = node.resources
+    cpu = (resources.cpu_millicores - used.cpu_millicores) / max(resources.cpu_millicores, 1)
+    memory = (resources.memory_bytes - used.memory_bytes) / max(resources.memory_bytes, 1)
+    lean, both = cpu - memory, cpu + memory
+    skew = abs(lean)
+    return Left(lean, skew, both, (both + skew) * _LEFT + (0.0 if used.allocations else _IDLE))
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is left of each node: amounts, and the columns of `left_of`."""
+    """What is free of each node, in amounts and as in `Left`."""
 
     free_cpu: Column
     free_memory: Column
-    left_cpu: Column
-    left_memory: Column
+    lean: Column
     skew: Column
-    idle: Column
+    both: Column
+    spare: Column
 
     def copy(self) -> "Columns":
         """An independent copy, for what-if."""
         return Columns(
             self.free_cpu.copy(),
             self.free_memory.copy(),
-            self.left_cpu.copy(),
-            self.left_memory.copy(),
+            self.lean.copy(),
             self.skew.copy(),
-            self.idle.copy(),
+            self.both.copy(),
+            self.spare.copy(),
         )
 
     def put(self, row: int, node: Node, used: NodeUsage) -> None:
@@ -71,15 +95,7 @@ class Columns:
         self.free_cpu[row] = node.resources.cpu_millicores - used.cpu_millicores
         self.free_memory[row] = node.resources.memory_bytes - used.memory_bytes
         left = left_of(node, used)
-        self.left_cpu[row], self.left_memory[row], self.skew[row], self.idle[row] = left
-
-
-def left_of(node: Node, used: NodeUsage) -> Left:
-    """The shares of cpu and memory that are left of a node, how far they are apart, and 1.0 if nothing runs there."""
-    resources = node.resources
-    cpu = (resources.cpu_millicores - used.cpu_millicores) / max(resources.cpu_millicores, 1)
-    memory = (resources.memory_bytes - used.memory_bytes) / max(resources.memory_bytes, 1)
-    return cpu, memory, abs(cpu - memory), 0.0 if used.allocations else 1.0
+        self.lean[row], self.skew[row], self.both[row], self.spare[row] = left
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +123,11 @@ class NodeTable:
         self.per_memory: Column = 1 / memory
         self.root_cpu: Column = np.sqrt(cpu)
         self.root_memory: Column = np.sqrt(memory)
-        self.scratch: Sequence[Column] = [np.empty(len(self.nodes)) for _ in range(4)]
+        self.scratch: Sequence[Column] = [np.empty(len(self.nodes)) for _ in range(3)]
         self.columns = Columns(*(np.zeros(len(self.nodes)) for _ in range(6)))
         self._attributes: Sequence[Mapping[str, str]] | None = None
         self._gates: dict[Hashable, Gate] = {}
+        self._masks: dict[tuple[int, ...], Mask] = {}
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
         for node in self.nodes:
@@ -122,19 +139,20 @@ class NodeTable:
         if row is not None:
             self.columns.put(row, self.nodes[row], state.usage(node_id))
 
-    def has_room(self, columns: Columns, demand: Demand, among: Mask) -> Mask:
-        """The rows *among* where cpu and memory suffice, by *columns*. A new array."""
-        found = columns.free_cpu >= demand.cpu_millicores
-        found &= columns.free_memory >= demand.memory_bytes
-        found &= among
+    def no_room(self, columns: Columns, demand: Demand, among: Mask) -> Mask:
+        """The rows that are not *among* those asked for, or where cpu or memory do not suffice. A new array."""
+        found = columns.free_cpu < demand.cpu_millicores
+        found |= columns.free_memory < demand.memory_bytes
+        found |= ~among
         return found
 
     def may_run(self, gates: Sequence[Gate]) -> Mask:
-        """Which nodes pass all *gates*. A new array."""
-        first, *others = gates
-        found = first.passes.copy()
-        for one in others:
-            found &= one.passes
+        """Which nodes pass all *gates*. Not to be changed by the caller."""
+        key = tuple(map(id, gates))
+        found = self._masks.get(key)
+        if found is None:
+            found = np.logical_and.reduce([one.passes for one in gates])
+            self._masks[key] = found
         return found
 
     def gates(self, job: Job, group: TaskGroup, settings: ClusterSettings) -> list[Gate]:

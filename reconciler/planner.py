@@ -18,7 +18,7 @@ from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.digest import content_digest, group_digest
 from trueup.models.evaluation import UnplacedGroup
 from trueup.models.fit import allocated_resources, assign_ports, demand_of
-from trueup.models.ids import AllocationId, IdSource
+from trueup.models.ids import AllocationId, IdSource, NodeId
 from trueup.models.state import ClusterState
 
 
@@ -138,9 +138,9 @@ def _place_group(
     missed = 0
     search: Search | None = None
     maker: _Maker | None = None
-    for number, place in enumerate(wanted):
+    for place in wanted:
         if search is None or maker is None or not search.serves(place):
-            search, maker = Search(place, room, len(wanted) - number), _Maker(place, room, now)
+            search, maker = Search(place, room), _Maker(place, room, now)
         found = search.best(place) or search.by_eviction(place)
         if found is None:
             missed += 1
@@ -149,7 +149,7 @@ def _place_group(
             continue
         leaving = place.stop.allocation if place.stop is not None else None
         allocation = maker.allocation(place, found, AllocationId(ids.new_id()))
-        evicted = tuple(held.allocation for held in found.evicts)
+        evicted = tuple(held.allocation for held in found.evicts) if found.evicts else ()
         room.take(allocation, *evicted, *((leaving,) if leaving is not None and place.coupled else ()))
         search.took(found.node, leaving)
         placements.append(
@@ -167,37 +167,43 @@ def _place_group(
 
 
 class _Maker:
-    """Makes the allocations of one group in one version."""
+    """Makes the allocations of one group in one version: copies of the first, each with what is its own."""
 
     def __init__(self, place: Place, room: Room, now: datetime) -> None:
-        self._room, self._now = room, now
-        self._version, self._group = place.version, place.group
-        self._resources = allocated_resources(place.group)
-        self._digest = group_digest(place.version.job, place.group)
+        self._room, self._group = room, place.group
         self._deployment: DeploymentState | None = None
+        job, version = place.version.job, place.version
+        self._pattern = Allocation(
+            id=AllocationId(""),
+            name="",
+            job=job.name,
+            group=place.group.name,
+            index=0,
+            node_id=NodeId(""),
+            node="",
+            job_version=version.version,
+            revision=version.revision,
+            digest=group_digest(job, place.group),
+            resources=allocated_resources(place.group),
+            created_at=now,
+            modified_at=now,
+        )
 
     def allocation(self, place: Place, found: Found, allocation_id: AllocationId) -> Allocation:
         leaving = place.stop.allocation if place.stop is not None else None
-        return Allocation(
+        return msgspec.structs.replace(
+            self._pattern,
             id=allocation_id,
             name=place.name,
-            job=self._version.job.name,
-            group=self._group.name,
             index=place.index,
             run=place.run,
             node_id=found.node.id,
             node=found.node.name,
-            job_version=self._version.version,
-            revision=self._version.revision,
-            digest=self._digest,
-            ports=self._ports(place, found, allocation_id),
-            resources=self._resources,
+            ports=self._ports(place, found, allocation_id) if self._group.ports else {},
             deployment=self._deployment_of(place),
             reschedule_events=place.reschedule_events,
             replaces=None if leaving is None else leaving.id,
-            preempts=tuple(held.allocation.id for held in found.evicts),
-            created_at=self._now,
-            modified_at=self._now,
+            preempts=tuple(held.allocation.id for held in found.evicts) if found.evicts else (),
         )
 
     def _deployment_of(self, place: Place) -> DeploymentState | None:
@@ -210,8 +216,6 @@ class _Maker:
 
     def _ports(self, place: Place, found: Found, allocation_id: AllocationId) -> dict[str, int]:
         """By the id, which is new each time: a replacement goes where nobody listens, two clusters keep apart."""
-        if not self._group.ports:
-            return {}
         leaving = place.stop.allocation if place.stop is not None and place.coupled else None
         going = [held.allocation for held in found.evicts]
         used = self._room.without(found.node.id, leaving, *going)

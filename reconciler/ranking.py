@@ -1,7 +1,8 @@
 """The best row of a column of points, again and again, while the points of a few rows change. Pure.
 
-Of n rows only the best k can be among k picks when nothing but the picked ones changes. So the best k are kept in a
-heap; where what was left out might be better than what is there, the caller is told to make the ranking anew.
+Rows that were never touched keep their order, so only as many of them are taken out of the column as are needed to know
+the best: one, then as many again as are known already. What is known is in a heap, in which older points of a row stay
+until they come up.
 """
 
 import heapq
@@ -14,62 +15,69 @@ from reconciler.node_table import Column
 
 Entry: TypeAlias = tuple[float, int]
 _NEVER: Final = -np.inf
-
-
-class Stale(Exception):
-    """Rows that were left out may be better by now than those that are known."""
+_ONE_BY_ONE: Final = 8
+"""Up to that many rows, looking for each is cheaper than sorting them apart together."""
 
 
 class Ranking:
-    """The best *picks* rows of *points* and more as they change; ties go to the first row."""
+    """The best row of *points* as they change; ties go to the first row. *points* becomes its own."""
 
-    def __init__(self, points: Column, picks: int) -> None:
-        rows, self._bound = _best_rows(points, picks)
-        self._points: dict[int, float] = {row: float(points[row]) for row in rows}
-        self._heap: list[Entry] = sorted((-held, row) for row, held in self._points.items())
+    def __init__(self, points: Column) -> None:
+        self._rest = points
+        self._points: dict[int, float] = {}
+        self._heap: list[Entry] = []
+        self._bound: Entry | None = (_NEVER, -1) if len(points) else None
+        """Nothing left in the column comes before it; None: nothing is left."""
 
     def best(self, apart: Collection[int] = ()) -> Entry | None:
-        """The points and row of the best one that is not *apart*; None if there is none. Raises Stale."""
+        """The points and row of the best one that is not *apart*; None if there is none."""
         aside: list[Entry] = []
-        found: Entry | None = None
-        while self._heap:
-            held, row = self._heap[0]
-            if self._points.get(row) != -held:
-                heapq.heappop(self._heap)
-            elif row in apart:
-                aside.append(heapq.heappop(self._heap))
-            else:
-                found = self._heap[0]
+        while True:
+            top = self._heap[0] if self._heap else None
+            if self._bound is not None and (top is None or top > self._bound):
+                self._take_more()
+            elif top is None or (self._points.get(top[1]) == -top[0] and top[1] not in apart):
                 break
+            else:
+                heapq.heappop(self._heap)
+                if self._points.get(top[1]) == -top[0]:
+                    aside.append(top)
         for entry in aside:
             heapq.heappush(self._heap, entry)
-        if self._bound is not None and (found is None or found > self._bound):
-            raise Stale
-        return None if found is None else (-found[0], found[1])
+        return None if top is None else (-top[0], top[1])
 
     def put(self, row: int, points: float) -> None:
         """A row has other points now; minus infinity: it is no longer one to pick."""
+        self._rest[row] = _NEVER
         if points == _NEVER:
             self._points.pop(row, None)
         elif self._points.get(row) != points:
             self._points[row] = points
             heapq.heappush(self._heap, (-points, row))
 
+    def _take_more(self) -> None:
+        rows = _best_rows(self._rest, max(len(self._points), 1))
+        for row in rows:
+            points = float(self._rest[row])
+            self._points[row] = points
+            heapq.heappush(self._heap, (-points, row))
+            self._bound = (-points, row)
+        self._rest[rows] = _NEVER
+        if not rows:
+            self._bound = None
 
-def _best_rows(points: Column, picks: int) -> tuple[list[int], Entry | None]:
-    """The best rows, and what is at least as good as the best of the others; None if there are no others."""
-    if picks == 1:
-        row = int(points.argmax()) if len(points) else 0
-        if not len(points) or points[row] == _NEVER:
-            return [], None
-        return [row], (-float(points[row]), row)
+
+def _best_rows(points: Column, number: int) -> list[int]:
+    """The best rows, best first."""
+    if number <= _ONE_BY_ONE:
+        number = 1
+    if number == 1:
+        row = int(points.argmax())
+        return [] if points[row] == _NEVER else [row]
     able = np.flatnonzero(points > _NEVER)
-    if len(able) <= picks:
-        return able.tolist(), None
     held = points[able]
-    limit = float(np.partition(held, len(held) - picks)[len(held) - picks])
-    above = able[held > limit].tolist()
-    level = able[held == limit].tolist()
-    rest = level[picks - len(above) :]
-    bound = (-limit, rest[0] - 1) if rest else (-limit, len(points))
-    return above + level[: picks - len(above)], bound
+    if len(able) > number:
+        limit = np.partition(held, len(held) - number)[len(held) - number]
+        able = np.concatenate((able[held > limit], able[held == limit]))[:number]
+        held = points[able]
+    return [int(row) for row in able[np.lexsort((able, -held))]]

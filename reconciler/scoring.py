@@ -2,9 +2,9 @@
 
 `room` is what `placement` asks for. *spread* wants the emptiest node. *binpack* wants cpu and memory of a node to run
 out together, so that none of either is stranded: what a placement does to the distance between the two is counted
-against the square root of its size, so that it matters for small ones too. Little else left and a node that is in use
-already count a little more. Source: measured on requests of real users (`tests/bench/test_packing.py`) against best fit
-with Nomad's score, which looks at the sum of the two.
+against the square root of its size, so that it matters for small ones too; then comes what `Left.spare` says. Source:
+measured on requests of real users (`tests/bench/test_packing.py`), beside best fit with Nomad's score, which looks at
+the sum of the two.
 
 The other parts are a soft distance from others of the group (the share of the group that would be lost with the node),
 affinities, spreads, and nodes where an earlier attempt failed. The same operations in the same order make the score of
@@ -24,8 +24,6 @@ from trueup.models.job import Affinity, Job, TaskGroup
 from trueup.models.template import ClusterSettings
 
 NEVER: Final = -np.inf
-_LEFT: Final = 0.005
-_IDLE: Final = 0.05
 _TWINS: Final = 1.0
 _PART: Final = 2.0
 """What an affinity, a spread or an earlier failure weighs at most: as much as the whole range of `room`."""
@@ -47,6 +45,7 @@ class Score:
         spreads = (*job.spreads, *group.spreads)
         self.spreading = Spreading(table, spreads, self._count) if spreads else None
         self._parts = 1 + bool(affinities) + bool(spreads)
+        self._taken: dict[int, tuple[float, float, float, float]] = {}
 
     def of_all(self, columns: Columns, twins: Mapping[int, int]) -> Column:
         """Every row's score but for what it gains by spreads, in the table's scratch; *twins* by row."""
@@ -60,11 +59,11 @@ class Score:
 
     def of_one(self, row: int, left: Left, *, twins: int, failed: bool = False) -> float:
         """One row's score but for what it gains by spreads, for that much left of it before the placement."""
-        total = self._room_of_one(row, left)
+        cpu, memory, weight, affinity = self._taken.get(row) or self._take(row)
+        total = self._room_of_one(left, cpu, memory, weight)
         if twins > 0:
             total -= self._crowding(twins)
-        if self._affinity is not None:
-            total += float(self._affinity[row])
+        total += affinity
         return total - _PART if failed else total
 
     def of_spreads(self) -> Column | float:
@@ -79,43 +78,43 @@ class Score:
         """A whole score (with spreads) as people see it: the mean of its parts, 1 at best."""
         return round((total + 1) / 2 / self._parts, 6)
 
-    def _room_of_one(self, row: int, left: Left) -> float:
-        """From -1 to 1, by shares of the node: what is left before and after, how far cpu and memory are apart."""
-        table, (left_cpu, left_memory, skew, idle) = self._table, left
-        cpu = left_cpu - float(table.per_cpu[row]) * self._cpu
-        memory = left_memory - float(table.per_memory[row]) * self._memory
-        if self._wants_empty:
-            return cpu + memory - 1.0
-        skew_after = abs(cpu - memory)
-        weight = min(
-            float(table.root_cpu[row]) * self._by_cpu, float(table.root_memory[row]) * self._by_memory
+    def _take(self, row: int) -> tuple[float, float, float, float]:
+        """What a placement takes of a row's cpu and memory, one over the root of the larger, and the affinity to it."""
+        table = self._table
+        found = (
+            float(table.per_cpu[row]) * self._cpu,
+            float(table.per_memory[row]) * self._memory,
+            min(float(table.root_cpu[row]) * self._by_cpu, float(table.root_memory[row]) * self._by_memory),
+            0.0 if self._affinity is None else float(self._affinity[row]),
         )
-        return (skew - skew_after) * weight - (cpu + memory + skew_after) * _LEFT - idle * _IDLE
+        self._taken[row] = found
+        return found
+
+    def _room_of_one(self, left: Left, cpu: float, memory: float, weight: float) -> float:
+        """From -1 to 1, by the shares of the node that the placement takes."""
+        if self._wants_empty:
+            return left.both - cpu - memory - 1.0
+        return (left.skew - abs(left.lean - (cpu - memory))) * weight - left.spare
 
     def _room_of_all(self, columns: Columns) -> Column:
         """The same, step by step, for all rows."""
         table = self._table
-        cpu, memory, total, weight = table.scratch
+        cpu, memory, weight = table.scratch
         np.multiply(table.per_cpu, self._cpu, out=cpu)
-        np.subtract(columns.left_cpu, cpu, out=cpu)
         np.multiply(table.per_memory, self._memory, out=memory)
-        np.subtract(columns.left_memory, memory, out=memory)
         if self._wants_empty:
-            np.add(cpu, memory, out=total)
-            return np.subtract(total, 1.0, out=total)
-        np.subtract(cpu, memory, out=total)
-        np.abs(total, out=total)
-        np.add(cpu, memory, out=cpu)
-        np.add(cpu, total, out=cpu)
-        np.multiply(cpu, _LEFT, out=cpu)
-        np.subtract(columns.skew, total, out=total)
+            np.subtract(columns.both, cpu, out=cpu)
+            np.subtract(cpu, memory, out=cpu)
+            return np.subtract(cpu, 1.0, out=cpu)
+        np.subtract(cpu, memory, out=cpu)
+        np.subtract(columns.lean, cpu, out=cpu)
+        np.abs(cpu, out=cpu)
+        np.subtract(columns.skew, cpu, out=cpu)
         np.multiply(table.root_cpu, self._by_cpu, out=weight)
         np.multiply(table.root_memory, self._by_memory, out=memory)
         np.minimum(weight, memory, out=weight)
-        np.multiply(total, weight, out=total)
-        np.subtract(total, cpu, out=total)
-        np.multiply(columns.idle, _IDLE, out=cpu)
-        return np.subtract(total, cpu, out=total)
+        np.multiply(cpu, weight, out=cpu)
+        return np.subtract(cpu, columns.spare, out=cpu)
 
     def _crowding(self, twins: int) -> float:
         return _TWINS * min(twins / self._count, 1.0) if self._count > 1 else 0.0

@@ -14,7 +14,7 @@ from reconciler.changes import Place
 from reconciler.distinct import Distinct, distinct_of
 from reconciler.node_table import Column, Columns, NodeTable, left_of, refused, table_of
 from reconciler.preemption import Holder, cost, victims
-from reconciler.ranking import Entry, Ranking, Stale
+from reconciler.ranking import Entry, Ranking
 from reconciler.room import Room
 from reconciler.scoring import NEVER, Score, rows_held
 from trueup.models.allocation import Allocation
@@ -33,10 +33,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Search:
-    """Finds nodes for one group in one version; *picks* is how many placements it will be asked for, about."""
+    """Finds nodes for one group in one version."""
 
-    def __init__(self, place: Place, room: Room, picks: int = 1) -> None:
-        self._version, self._group, self._room, self._picks = place.version, place.group, room, picks
+    def __init__(self, place: Place, room: Room) -> None:
+        self._version, self._group, self._room = place.version, place.group, room
         job, settings = place.version.job, room.cluster.settings
         self._demand: Demand = demand_of(place.group)
         self._table: NodeTable = table_of(room.cluster)
@@ -200,15 +200,9 @@ class Search:
     def _top(self, special: Collection[int]) -> Entry | None:
         if self._score.spreading is not None:
             return self._top_of_landscape(special)
-        picks = self._picks
-        while True:
-            if self._ranking is None:
-                self._ranking = Ranking(self._all_points(), picks)
-            try:
-                return self._ranking.best(special)
-            except Stale:
-                self._ranking = None
-                picks = max(2 * picks, picks + len(special))
+        if self._ranking is None:
+            self._ranking = Ranking(self._all_points().copy())
+        return self._ranking.best(special)
 
     def _top_of_landscape(self, special: Collection[int]) -> Entry | None:
         if self._landscape is None:
@@ -223,13 +217,13 @@ class Search:
     def _all_points(self) -> Column:
         """Every row's score but for spreads; minus infinity where the group cannot go. In the table's scratch."""
         columns = self._columns()
-        able = self._table.has_room(columns, self._demand, self._may_run)
+        closed = self._table.no_room(columns, self._demand, self._may_run)
         for one in self._distinct:
-            able &= one.open()
+            closed |= ~one.open()
         if self._full:
-            able[list(self._full)] = False
+            closed[list(self._full)] = True
         points = self._score.of_all(columns, self._held)
-        np.putmask(points, ~able, NEVER)
+        np.putmask(points, closed, NEVER)
         return points
 
     def _columns(self) -> Columns:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reconciler.evaluate import evaluate
 from reconciler.feasibility import check
 from reconciler.node_table import NodeTable, left_of, refused, table_of
-from reconciler.ranking import Ranking, Stale
+from reconciler.ranking import Ranking
 from reconciler.scoring import Score
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
 from trueup.models.fit import demand_of, fits
@@ -130,25 +130,20 @@ def test_every_placement_goes_to_the_best_of_all_nodes(world: tuple[ClusterState
 
 
 @given(
-    st.lists(st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0]), max_size=12),
-    st.integers(1, 6),
-    st.lists(st.tuples(st.integers(0, 11), st.sampled_from([-np.inf, 0.0, 0.3, 0.5, 2.0])), max_size=12),
+    st.lists(st.sampled_from([-np.inf, 0.0, 0.25, 0.5, 1.0]), max_size=40),
+    st.lists(st.tuples(st.integers(0, 39), st.sampled_from([-np.inf, 0.0, 0.3, 0.5, 2.0])), max_size=12),
 )
-def test_a_ranking_is_right_or_says_that_it_is_not(
-    points: list[float], picks: int, changes: list[tuple[int, float]]
+def test_a_ranking_knows_the_best_row_whatever_changes(
+    points: list[float], changes: list[tuple[int, float]]
 ) -> None:
-    ranking = Ranking(np.array(points), picks)
+    ranking = Ranking(np.array(points))
     now = list(points)
     for row, value in [(0, now[0] if now else 0.0), *changes]:
         if row < len(now):
             now[row] = value
             ranking.put(row, value)
         best = max(((held, -index) for index, held in enumerate(now) if held > -np.inf), default=None)
-        try:
-            found = ranking.best()
-        except Stale:
-            return
-        assert found == (None if best is None else (best[0], -best[1]))
+        assert ranking.best() == (None if best is None else (best[0], -best[1]))
 
 
 def test_the_table_follows_the_state() -> None:
