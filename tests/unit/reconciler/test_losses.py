@@ -4,10 +4,11 @@ import pytest
 
 from reconciler.dry_run import dry_run
 from reconciler.report import NodeLoss, report_document
-from tests.builders import NOON, CountingIds, a_desired, a_job, a_node, a_state, an_allocation
+from tests.builders import NOON, CountingIds, a_desired, a_group, a_job, a_node, a_state, an_allocation
 from trueup.models.ids import NodeId
-from trueup.models.job import Job
+from trueup.models.job import Disconnect, Job
 from trueup.models.node import Node
+from trueup.models.units import Duration
 
 
 def losses(nodes: tuple[Node, ...], *jobs: Job) -> dict[str, NodeLoss]:
@@ -52,6 +53,12 @@ def test_it_is_asked_of_what_runs_too_and_changes_nothing() -> None:
     assert report.losses[0].unplaced[0].count == 1
     assert state.nodes[node.id].status == "ready"
     assert not report.has_changes
+
+
+def test_what_a_group_waits_for_is_no_part_of_it() -> None:
+    group = a_group(disconnect=Disconnect(stop_after=Duration(minutes=10)))
+    found = losses((a_node("a"), a_node("b")), a_job(groups=(group,)))
+    assert sorted(one.moved for one in found.values()) == [0, 1]
 
 
 def test_the_document_has_it_only_where_it_was_asked_for() -> None:
