@@ -72,11 +72,11 @@ def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
 
 
 def _protected_names(loss: Loss) -> list[str]:
-    """Protected jobs that go, or of which nothing would run any more."""
+    """Protected jobs that go (a change of type is a deletion too), or of which nothing would run any more."""
     found = []
     for name, job in _applied_jobs(loss).items():
         wanted = loss.wanted.get(name)
-        ends = wanted is None or (_is_idle(wanted) and not _is_idle(job))
+        ends = wanted is None or wanted.type != job.type or (_is_idle(wanted) and not _is_idle(job))
         if job.protect and ends:
             found.append(name)
     return found
