@@ -25,10 +25,9 @@ def held_for(loss: Loss) -> Held | None:
     )
     if reason is None:
         return None
-    names = {(held.job, held.name) for held in ended}
-    removes = tuple(sorted({*gone, *(job for job, _ in names), *_protected_names(loss)}))
+    removes = tuple(sorted({*gone, *(held.job for held in ended), *_protected_names(loss)}))
     lines = [f"job {name} {_version(loss, name)}" for name in removes]
-    lines += sorted(f"allocation {name}" for _, name in names)
+    lines += sorted({f"allocation {_known_as(loss, held)}" for held in ended})
     lines += [f"node {name}" for name in loss.removed_policies]
     digest = content_digest("\n".join(lines).encode())
     if loss.settings.confirm == digest:
@@ -52,6 +51,13 @@ def _applied_jobs(loss: Loss) -> dict[str, Job]:
 
 def _jobs_gone(loss: Loss) -> list[str]:
     return [name for name in _applied_jobs(loss) if name not in loss.wanted]
+
+
+def _known_as(loss: Loss, held: Allocation) -> str:
+    """Its name, and its node where a job that stays has one of that name on every node."""
+    job = loss.wanted.get(held.job)
+    per_node = job is not None and job.type in {"system", "sysbatch"}
+    return f"{held.name} on {held.node}" if per_node else held.name
 
 
 def _is_running(held: Allocation) -> bool:

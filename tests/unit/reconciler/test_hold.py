@@ -7,7 +7,7 @@ from tests.builders import a_desired, a_job, a_node, a_state, an_allocation
 from tests.pure_cluster import PureCluster
 from trueup.models.desired import InvalidDocument
 from trueup.models.job import Job
-from trueup.models.template import ClusterSettings, Hold, NodePolicy
+from trueup.models.template import ClusterSettings, DrainPolicy, Hold, NodePolicy
 from trueup.models.units import Percent
 
 
@@ -164,3 +164,21 @@ def test_a_confirmation_does_not_wait_for_the_next_accident() -> None:
     cluster.apply(a_desired(a_job(), a_job("db", protect=True), revision="r4", cluster=confirm))
     cluster.settle()
     assert cluster.apply(a_desired(a_job(), revision="r5", cluster=confirm)).held is not None
+
+
+def test_the_digest_names_the_nodes_that_a_system_job_leaves() -> None:
+    """What confirmed the drain of two nodes does not confirm that of two others."""
+    nodes = tuple(a_node(name) for name in ("a", "b", "c", "d"))
+    jobs = (a_job("one", type="system"), a_job("two", type="system"))
+    confirms = []
+    for drained in (("a", "b", "c"), ("b", "c", "d")):
+        state = a_state(nodes=nodes, jobs=jobs)
+        for job in jobs:
+            for node in nodes:
+                state.put_allocation(an_allocation(job, node))
+        policies = {name: NodePolicy(name=name, drain=DrainPolicy()) for name in drained}
+        held = PureCluster(state).apply(a_desired(*jobs, nodes=policies)).held
+        assert held is not None
+        assert held.reason == "6 of 8 running allocations of 2 jobs would end"
+        confirms.append(held.confirm)
+    assert confirms[0] != confirms[1]
