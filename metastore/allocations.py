@@ -7,6 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from metastore.bulk import execute_many
 from metastore.kinds import Kind
 from metastore.schema import entity_table, text_column
 from trueup.models.allocation import Allocation
@@ -59,7 +60,7 @@ def release_names(connection: sa.Connection, staged: Staged, committed: ClusterS
         if value is not None and key in committed.allocations and _held_name(key, committed) is not None
     ]
     if holders:
-        connection.execute(_RELEASE, holders)
+        execute_many(connection, _RELEASE, holders)
 
 
 def conflicting_names(staged: Staged, state: ClusterState) -> list[str]:

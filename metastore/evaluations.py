@@ -5,6 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from metastore.bulk import execute_many
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
 from trueup.models.codec import to_json
@@ -17,12 +18,14 @@ EVALUATIONS: Final = history_table(
     text_column("revision"),
     ask_by=("job",),
 )
+_INSERTION: Final = sa.insert(EVALUATIONS)
 
 
 def write_evaluations(connection: sa.Connection, evaluations: Iterable[Evaluation], index: int) -> None:
     """Appends evaluations."""
-    connection.execute(
-        sa.insert(EVALUATIONS),
+    execute_many(
+        connection,
+        _INSERTION,
         [
             {
                 "job": evaluation.job,

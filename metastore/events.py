@@ -5,6 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from metastore.bulk import execute_many
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
 from trueup.models.codec import to_json
@@ -19,12 +20,14 @@ EVENTS: Final = history_table(
     text_column("revision"),
     ask_by=("job", "node", "allocation", "modified_index"),
 )
+_INSERTION: Final = sa.insert(EVENTS)
 
 
 def write_events(connection: sa.Connection, events: Iterable[Event], index: int) -> None:
     """Appends events."""
-    connection.execute(
-        sa.insert(EVENTS),
+    execute_many(
+        connection,
+        _INSERTION,
         [
             {
                 "type": event.type,

@@ -6,17 +6,17 @@ One declaration per kind, in the file that owns the table; loading and writing a
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from metastore.bulk import Row, execute_many
 from trueup.models.codec import from_json, to_json
 from trueup.models.state import ClusterState
 
 K = TypeVar("K")
 V = TypeVar("V")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,11 +46,13 @@ def write(
     """Writes *staged* values (None: dropped) as changed at *index*; *state* already shows them."""
     dropped = [kind.key_columns(key) for key, value in staged.items() if value is None]
     if dropped:
-        connection.execute(_deletion(kind.table, tuple(dropped[0])), [_bound(columns) for columns in dropped])
+        execute_many(
+            connection, _deletion(kind.table, tuple(dropped[0])), [_bound(columns) for columns in dropped]
+        )
     rows = list(_rows(kind, staged, state, index))
     if rows:
         key_columns = kind.key_columns(next(key for key, value in staged.items() if value is not None))
-        connection.execute(upsert(kind.table, tuple(key_columns)), rows)
+        execute_many(connection, upsert(kind.table, tuple(key_columns)), rows)
 
 
 @cache
@@ -68,12 +70,10 @@ def upsert(table: sa.Table, key_columns: tuple[str, ...]) -> sa.Insert:
 def _rows(kind: Kind[K, V], staged: Mapping[K, V | None], state: ClusterState, index: int) -> Iterable[Row]:
     for key, value in staged.items():
         if value is not None:
-            yield {
-                **kind.key_columns(key),
-                **kind.row(value, state),
-                "modified_index": index,
-                "body": to_json(value).decode(),
-            }
+            row = kind.key_columns(key) | kind.row(value, state)
+            row["modified_index"] = index
+            row["body"] = to_json(value).decode()
+            yield row
 
 
 @cache

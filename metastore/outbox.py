@@ -5,6 +5,7 @@ from typing import Final, get_args
 
 import sqlalchemy as sa
 
+from metastore.bulk import execute_many
 from metastore.schema import METADATA, NUMBER, text_column
 from trueup.models.commit import OutboxEntry, PushKind
 from trueup.models.ids import AllocationId, NodeId
@@ -17,6 +18,8 @@ OUTBOX: Final = sa.Table(
     text_column("allocation_id"),
     text_column("kind"),
 )
+_INSERTION: Final = sa.insert(OUTBOX)
+_DELETION: Final = sa.delete(OUTBOX).where(OUTBOX.c.number == sa.bindparam("taken"))
 _KINDS: Final[dict[str, PushKind]] = {kind: kind for kind in get_args(PushKind)}
 
 
@@ -79,13 +82,11 @@ def load_outbox(connection: sa.Connection) -> Outbox:
 def write_outbox(connection: sa.Connection, added: Sequence[OutboxEntry], taken: Sequence[int]) -> None:
     """Adds pushes, and deletes those that were taken off since the last write."""
     if taken:
-        connection.execute(
-            sa.delete(OUTBOX).where(OUTBOX.c.number == sa.bindparam("taken")),
-            [{"taken": one} for one in taken],
-        )
+        execute_many(connection, _DELETION, [{"taken": one} for one in taken])
     if added:
-        connection.execute(
-            sa.insert(OUTBOX),
+        execute_many(
+            connection,
+            _INSERTION,
             [
                 {
                     "number": entry.number,

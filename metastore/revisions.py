@@ -5,7 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from metastore.kinds import Row
+from metastore.bulk import Row
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
 from trueup.models.codec import from_json, to_json

@@ -19,7 +19,7 @@ from reconciler.room import Room
 from trueup.models.allocation import Allocation
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.fit import demand_of, fits
-from trueup.models.ids import EvaluationId, IdSource
+from trueup.models.ids import EvaluationId, IdSource, NodeId
 from trueup.models.state import ClusterState
 
 
@@ -146,14 +146,23 @@ def _moved_on(planned: Allocation, state: ClusterState) -> bool:
 def _holding(outcome: Plan, state: ClusterState) -> Plan:
     """The plan without the placements that no longer hold; the same object if all do."""
     room = Room(state)
-    kept = tuple(one for one in outcome.placements if _still_holds(one, state, room))
+    able: dict[tuple[NodeId, int], bool] = {}
+    kept = tuple(one for one in outcome.placements if _still_holds(one, state, room, able))
     return outcome if len(kept) == len(outcome.placements) else replace(outcome, placements=kept)
 
 
-def _still_holds(placement: Placement, state: ClusterState, room: Room) -> bool:
+def _still_holds(
+    placement: Placement, state: ClusterState, room: Room, able: dict[tuple[NodeId, int], bool]
+) -> bool:
+    """*able* remembers which nodes may run which groups of the plan."""
     place, allocation = placement.place, placement.allocation
     node = state.nodes.get(allocation.node_id)
-    if node is None or check(node, place.version.job, place.group, state.settings) is not None:
+    if node is None:
+        return False
+    asked = (node.id, id(place.group))
+    if asked not in able:
+        able[asked] = check(node, place.version.job, place.group, state.settings) is None
+    if not able[asked]:
         return False
     leaving = [place.stop.allocation] if place.stop is not None and place.coupled else []
     leaving += [held for one in placement.evicted if (held := state.allocations.get(one.id)) is not None]

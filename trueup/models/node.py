@@ -1,5 +1,6 @@
 """A node: one machine with an agent, as the agent reports it and as git's policy colours it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -7,6 +8,7 @@ import msgspec
 
 from trueup.models.codec import Model
 from trueup.models.ids import NodeId
+from trueup.models.remembered import remembered
 from trueup.models.template import NodePolicy
 from trueup.models.units import Bytes, Millicores
 
@@ -35,7 +37,7 @@ class DriverState(Model, frozen=True, kw_only=True):
     attributes: dict[str, str] = {}
 
 
-class Node(Model, frozen=True, kw_only=True):
+class Node(Model, frozen=True, kw_only=True, dict=True, gc=True):
     """A node as stored. Its last heartbeat is no part of it: a beat without news writes nothing."""
 
     id: NodeId
@@ -81,7 +83,8 @@ def with_policy(node: Node, policy: NodePolicy | None, now: datetime) -> Node:
     )
 
 
-def attributes_of(node: Node) -> dict[str, str]:
+@remembered
+def attributes_of(node: Node) -> Mapping[str, str]:
     """All attributes a constraint can name: `node.name`, `node.labels.disk`, `node.attributes.arch`, …"""
     found = {"node.name": node.name, "node.id": node.id, "node.region": node.region}
     found |= {f"node.labels.{key}": value for key, value in node.labels.items()}
