@@ -11,14 +11,15 @@ from reconciler.job_state import (
     groups_gone,
     of_another_kind,
     of_group,
-    preference,
+    one_for_each,
     stop_for,
+    surplus_stop,
     verdicts_of,
 )
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
-from trueup.models.allocation import Allocation, StopReason
+from trueup.models.allocation import Allocation
 from trueup.models.digest import group_digest
 from trueup.models.job import TaskGroup
 from trueup.models.record import JobVersion
@@ -75,7 +76,7 @@ def _group_changes(
     # Those of the rollout under way were promoted in this very pass; what an older one left has no part in it.
     promoted = [one for one in canaries if one.allocation.id in rollout.promoted]
     dropped = tuple(stop_for(one, "not needed") for one in canaries if one not in promoted)
-    held, twins = _one_for_each_index([*others, *promoted])
+    held, twins = one_for_each([*others, *promoted], _index)
     kept, surplus = _scale_down(held, group.count)
     digest = group_digest(version.job, group)
     maker = Maker(version=version, group=group, rollout=rollout)
@@ -120,7 +121,7 @@ def _beside_canaries(
     """While canaries are not promoted: they alone are new, and the old version is kept whole in the old version."""
     digest = group_digest(version.job, group)
     older = _older_version(actual, version, group, others)
-    held, twins = _one_for_each_index(others)
+    held, twins = one_for_each(others, _index)
     kept, surplus = _scale_down(held, group.count)
     old = Maker(version=older, group=older.job.group(group.name) or group)
     new = Maker(version=version, group=group, rollout=rollout)
@@ -175,23 +176,8 @@ def _older_version(
     return version if actual.stable is None else actual.stable
 
 
-def _one_for_each_index(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Stop]]:
-    """The best of those that share an index, and stops for the others: a name is wanted once.
-
-    What gives way to another version (to a promoted canary) is updated by it.
-    """
-    by_index: dict[int, list[Verdict]] = {}
-    for one in verdicts:
-        by_index.setdefault(one.allocation.index, []).append(one)
-    kept: list[Verdict] = []
-    twins: list[Stop] = []
-    for _, found in sorted(by_index.items()):
-        best, *others = sorted(found, key=lambda one: preference(one, ""))
-        kept.append(best)
-        for one in others:
-            is_older = one.allocation.digest != best.allocation.digest
-            twins.append(_surplus(one, "updating" if is_older else "not needed"))
-    return kept, twins
+def _index(held: Allocation) -> int:
+    return held.index
 
 
 def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Stop]]:
@@ -208,13 +194,8 @@ def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict],
     )
     going = order[:surplus]
     ids = {one.allocation.id for one in going}
-    stops = [_surplus(one, "not needed") for one in going if one.standing not in {"done", "rerun"}]
+    stops = [surplus_stop(one, "not needed") for one in going if one.standing not in {"done", "rerun"}]
     return [one for one in verdicts if one.allocation.id not in ids], stops
-
-
-def _surplus(verdict: Verdict, reason: StopReason) -> Stop:
-    """The stop of what nothing takes the place of; what was lost is told so."""
-    return stop_for(verdict, "lost" if verdict.reason == "lost" else reason)
 
 
 def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:

@@ -1,6 +1,6 @@
 """All of one job that a pass reads, and its allocations judged by the rules. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -116,6 +116,32 @@ def preference(verdict: Verdict, digest: str) -> tuple[int, int, int, datetime, 
         verdict.standing, 4
     )
     return (standing, 0 if held.digest == digest else 1, -held.job_version, held.created_at, held.id)
+
+
+def one_for_each(
+    verdicts: Sequence[Verdict], place: Callable[[Allocation], int | NodeId]
+) -> tuple[list[Verdict], list[Stop]]:
+    """The best of those that share a *place*, and stops for the others: a name is wanted once.
+
+    What gives way to another version (to a promoted canary) is updated by it.
+    """
+    by_place: dict[int | NodeId, list[Verdict]] = {}
+    for one in verdicts:
+        by_place.setdefault(place(one.allocation), []).append(one)
+    kept: list[Verdict] = []
+    twins: list[Stop] = []
+    for found in by_place.values():
+        best, *others = sorted(found, key=lambda one: preference(one, ""))
+        kept.append(best)
+        for one in others:
+            is_older = one.allocation.digest != best.allocation.digest
+            twins.append(surplus_stop(one, "updating" if is_older else "not needed"))
+    return kept, twins
+
+
+def surplus_stop(verdict: Verdict, reason: StopReason) -> Stop:
+    """The stop of what nothing takes the place of; what was lost is told so."""
+    return stop_for(verdict, "lost" if verdict.reason == "lost" else reason)
 
 
 def stop_for(verdict: Verdict, reason: StopReason) -> Stop:

@@ -1,6 +1,7 @@
 """Scheduled batch and sysbatch: each run is a job of its own, known by its time. Pure."""
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
@@ -11,6 +12,7 @@ from reconciler.job_state import (
     groups_gone,
     is_of_run,
     of_another_kind,
+    one_for_each,
     verdicts_of,
 )
 from reconciler.maker import Maker
@@ -31,7 +33,7 @@ def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
         for group in version.job.groups
         for run in runs
     }
-    under_way = any(_goes_on(one) for found in verdicts.values() for one in found)
+    under_way = any(_any_goes_on(found) for found in verdicts.values())
     due: DueRun = due_run(version, actual.record, actual.allocations, now, under_way=under_way)
     groups: dict[str, GroupChanges] = {}
     next_looks: list[datetime | None] = [due.next_at]
@@ -44,8 +46,13 @@ def scheduled(actual: JobState, version: JobVersion, now: datetime) -> Changes:
                 continue
             found.append(_one_run(actual, version, group, of_run))
             next_looks += [one.due_at for one in of_run]
-        begins = _without_room(actual, version, group) if due.starts_at is None else [due.starts_at]
-        found += [GroupChanges(place=_missing(actual, version, group, run)) for run in begins]
+        begins = due.starts_at
+        if begins is None and _lacks_room(actual, group, sum(len(changes.place) for changes in found)):
+            begins = _unfinished(
+                actual, version, {run for run in runs if _any_goes_on(verdicts[group.name, run])}
+            )
+        if begins is not None:
+            found.append(GroupChanges(place=_missing(actual, version, group, begins)))
         groups[group.name] = _sum(found)
     groups |= groups_gone(actual, version)
     return Changes(
@@ -61,6 +68,10 @@ def _judged(
     actual: JobState, version: JobVersion, group: TaskGroup, run: datetime | None, now: datetime
 ) -> list[Verdict]:
     return verdicts_of(actual, version, group, now, _held(actual, group, run))
+
+
+def _any_goes_on(verdicts: Sequence[Verdict]) -> bool:
+    return any(_goes_on(one) for one in verdicts)
 
 
 def _goes_on(verdict: Verdict) -> bool:
@@ -79,13 +90,15 @@ def _one_run(
     actual: JobState, version: JobVersion, group: TaskGroup, verdicts: Sequence[Verdict]
 ) -> GroupChanges:
     """A run that began keeps the version it began with; what failed of it is placed again by its policy."""
-    replaced = [one for one in verdicts if one.standing == "replace"]
-    foreign = [one for one in verdicts if one.standing == "foreign"]
+    per_node = version.job.type == "sysbatch"
+    wanted, twins = one_for_each(verdicts, lambda held: held.node_id if per_node else held.index)
+    replaced = [one for one in wanted if one.standing == "replace"]
+    foreign = [one for one in wanted if one.standing == "foreign"]
     place, lost = _instead_of(actual, version, group, replaced)
     return GroupChanges(
         place=tuple(place),
-        stop=(*ending_anyway(replaced), *(one.stop for one in [*foreign, *lost])),
-        ignore=len(verdicts) - len(place) - len(foreign) - len(lost),
+        stop=(*twins, *ending_anyway(replaced), *(one.stop for one in [*foreign, *lost])),
+        ignore=len(wanted) - len(place) - len(foreign) - len(lost),
     )
 
 
@@ -106,20 +119,23 @@ def _instead_of(
     return place, lost
 
 
-def _without_room(actual: JobState, version: JobVersion, group: TaskGroup) -> list[datetime]:
-    """Runs of which something found no room: they stay due until the next one is."""
-    record, schedule = actual.record, version.job.schedule
-    if record is None or schedule is None or all(one.group != group.name for one in record.unplaced):
-        return []
-    under_way = {
-        held.run
-        for held in actual.allocations
-        if held.run is not None and held.is_wanted and not held.is_terminal
-    }
-    newest = record.last_run_at
-    if newest is not None and (not under_way or schedule.overlap == "allow"):
-        under_way.add(newest)
-    return sorted(under_way)
+def _lacks_room(actual: JobState, group: TaskGroup, replacing: int) -> bool:
+    """Whether the last pass left more of the group unplaced than what this one places again for what failed."""
+    record = actual.record
+    return record is not None and any(
+        one.group == group.name and one.count > replacing for one in record.unplaced
+    )
+
+
+def _unfinished(
+    actual: JobState, version: JobVersion, under_way: AbstractSet[datetime | None]
+) -> datetime | None:
+    """The newest run that began: what of it found no room stays due until the next one is."""
+    noted = None if actual.record is None else actual.record.last_run_at
+    may_overlap = version.job.schedule is not None and version.job.schedule.overlap == "allow"
+    if not under_way or may_overlap:
+        return noted
+    return max((run for run in under_way if run is not None), default=None)
 
 
 def _missing(actual: JobState, version: JobVersion, group: TaskGroup, run: datetime) -> tuple[Place, ...]:
