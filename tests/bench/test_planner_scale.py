@@ -42,18 +42,31 @@ def test_placing_on_ten_thousand_unlike_nodes(group: int, allocations: int) -> N
     figure(f"seconds of CPU to plan {HUNDRED_THOUSAND} of them", scaled, WANTED_SECONDS[group], "s")
 
 
+def test_growth() -> None:
+    title(f"From a thousand allocations to a million, in groups of up to 1000 on {NODES} unlike nodes")
+    nodes = tuple(_node(number) for number in range(NODES))
+    amounts, taken = [1_000, 10_000, 100_000, 1_000_000], []
+    for amount in amounts:
+        jobs = tuple(_job(number, 1_000, cpu=0.01, memory=16) for number in range(amount // 1_000))
+        spent = _placed(nodes, jobs, amount)
+        taken.append(sum(spent.values()))
+        note(f"{amount:8}: {taken[-1]:8.3f} s of CPU, {spent['plan']:8.3f} s of them to plan")
+    slope = np.polyfit(np.log(amounts), np.log(taken), 1)[0]
+    figure("slope of the logarithms", float(slope), 1.1, "")
+
+
 def _node(number: int) -> Node:
     labels = {"rack": str(number % 50), "disk": "ssd" if number % 3 else "hdd"}
     return a_node(f"n{number:05d}", cpu=8 + number % 17, memory=f"{16 + number % 31}GiB", labels=labels)
 
 
-def _job(number: int, count: int) -> Job:
+def _job(number: int, count: int, *, cpu: float = 0.1, memory: int = 64) -> Job:
     constraint = Constraint(attribute="node.labels.disk", operator="=", value="ssd")
     return a_job(
         f"j{number}",
         count=count,
-        cpu=0.1 + number % 7 / 10,
-        memory=f"{64 + number % 500}MiB",
+        cpu=cpu * (1 + number % 7),
+        memory=f"{memory * (1 + number % 8)}MiB",
         constraints=(constraint,) if number % 2 else (),
     )
 
