@@ -3,12 +3,11 @@
 Source: Nomad's spread iterator (targets by percentage, or evenness), weighted and averaged over a group's spreads.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reconciler.node_table import ABSENT, Column, Mask, NodeTable
+from reconciler.node_table import ABSENT, Codes, Column, Mask, NodeTable
 from trueup.models.job import Spread
 
 
@@ -16,70 +15,85 @@ class Spreading:
     """The spreads of one group with *count* allocations, and where those it has are, by value."""
 
     def __init__(self, table: NodeTable, spreads: Sequence[Spread], count: int) -> None:
-        self._spreads, self._count = spreads, count
-        self._columns = [table.values(one.attribute) for one in spreads]
-        self._weight = sum(abs(one.weight) for one in spreads) or 1
-        self._there: list[Counter[str]] = []
+        weight = sum(abs(one.weight) for one in spreads) or 1
+        self._spreads = [_OneSpread(one, *table.values(one.attribute), count, weight) for one in spreads]
         self._may_run: Mask = np.zeros(0, dtype=np.bool_)
 
     def begin(self, may_run: Mask, held: Mapping[int, int]) -> None:
         """Counts what the group has on each row. Values that no node offers which may run it are not aimed at."""
         self._may_run = may_run
-        self._there = []
-        for codes, values in self._columns:
-            present = [int(code) for code in np.unique(codes[may_run]) if code != ABSENT]
-            self._there.append(Counter({values[code]: 0 for code in present}))
+        for one in self._spreads:
+            one.begin(may_run)
         for row, number in held.items():
             self.count(row, max(number, 0))
 
     def count(self, row: int, by: int) -> None:
         """Counts an allocation of the group in or out."""
-        if not self._may_run[row]:
-            return
-        for (codes, values), there in zip(self._columns, self._there, strict=True):
-            if codes[row] != ABSENT:
-                there[values[codes[row]]] += by
+        if self._may_run[row]:
+            for one in self._spreads:
+                one.count(row, by)
 
     def of_all(self) -> Column:
         """What each row gains."""
         total = np.zeros(len(self._may_run))
-        for one, (codes, values), there in zip(self._spreads, self._columns, self._there, strict=True):
-            by_code = [one.weight * boost(one, value, there, self._count) / self._weight for value in values]
-            # The last stands for nodes without a value: ABSENT counts from the end.
-            total += np.array([*by_code, -abs(one.weight) / self._weight], dtype=np.float64)[codes]
+        for one in self._spreads:
+            total += one.gains()[one.codes]
         return total
 
     def of_one(self, row: int) -> float:
         """What one row gains."""
         total = 0.0
-        for one, (codes, values), there in zip(self._spreads, self._columns, self._there, strict=True):
-            code = codes[row]
-            if code == ABSENT:
-                total += -abs(one.weight) / self._weight
-            else:
-                total += one.weight * boost(one, values[code], there, self._count) / self._weight
+        for one in self._spreads:
+            total += float(one.gains()[one.codes[row]])
         return total
 
 
-def boost(spread: Spread, value: str, there: Mapping[str, int], count: int) -> float:
-    """How much a spread wants one more at *value*, from -1 to 1, given how many of the group are *there* by value."""
-    held = there.get(value, 0)
-    if not spread.targets:
-        return max(-1.0, min(1.0, _evenness(held, there)))
-    aim = count * spread.targets.get(value, _left_over(spread)) / 100
-    return max(-1.0, min(1.0, (aim - held - 1) / aim if aim else -1.0))
+class _OneSpread:
+    """One spread: how many there are at each value, by its code."""
+
+    def __init__(self, spread: Spread, codes: Codes, values: Sequence[str], count: int, weights: int) -> None:
+        self.codes = codes
+        self._share = spread.weight / weights
+        self._absent = -abs(spread.weight) / weights
+        self._there = np.zeros(len(values), dtype=np.int64)
+        self._offered = np.ones(len(values), dtype=np.bool_)
+        self._aims: Column | None = None
+        if spread.targets:
+            left_over = max(0, 100 - sum(spread.targets.values()))
+            self._aims = np.array([count * spread.targets.get(value, left_over) / 100 for value in values])
+        self._gains: Column | None = None
+
+    def begin(self, may_run: Mask) -> None:
+        self._there[:] = 0
+        self._offered[:] = False
+        present = self.codes[may_run]
+        self._offered[present[present != ABSENT]] = True
+        self._gains = None
+
+    def count(self, row: int, by: int) -> None:
+        if self.codes[row] != ABSENT:
+            self._there[self.codes[row]] += by
+            self._gains = None
+
+    def gains(self) -> Column:
+        """By code; the last stands for nodes without a value: ABSENT counts from the end."""
+        if self._gains is None:
+            wanted = self._evenness() if self._aims is None else _towards(self._aims, self._there)
+            self._gains = np.append(np.clip(wanted, -1.0, 1.0) * self._share, self._absent)
+        return self._gains
+
+    def _evenness(self) -> Column:
+        """1 where there are fewest, less the more there are than that; -1 where all are alike, or 0 where none is."""
+        there = self._there.astype(np.float64)
+        offered = there[self._offered]
+        if not len(offered):
+            return np.zeros(len(there))
+        least, most = offered.min(), offered.max()
+        if least == most:
+            return np.where(there == least, -1.0 if least else 0.0, (least - there) / max(least, 1.0))
+        return np.where(there == least, 1.0, (least - there) / max(least, 1.0))
 
 
-def _left_over(spread: Spread) -> int:
-    return max(0, 100 - sum(spread.targets.values()))
-
-
-def _evenness(held: int, there: Mapping[str, int]) -> float:
-    if not there:
-        return 0.0
-    least, most = min(there.values()), max(there.values())
-    if held == least == most:
-        return -1.0 if held else 0.0
-    if held == least:
-        return 1.0
-    return (least - held) / max(least, 1)
+def _towards(aims: Column, there: Codes) -> Column:
+    """How much of each value's aim is missing once one more is there."""
+    return np.where(aims > 0, (aims - there - 1) / np.where(aims > 0, aims, 1.0), -1.0)
