@@ -9,11 +9,12 @@ from reconciler.job_state import (
     JobState,
     ending_anyway,
     groups_gone,
+    index_of,
     of_another_kind,
     of_group,
     one_for_each,
+    scale_down,
     stop_for,
-    surplus_stop,
     verdicts_of,
 )
 from reconciler.maker import Maker
@@ -76,8 +77,8 @@ def _group_changes(
     # Those of the rollout under way were promoted in this very pass; what an older one left has no part in it.
     promoted = [one for one in canaries if one.allocation.id in rollout.promoted]
     dropped = tuple(stop_for(one, "not needed") for one in canaries if one not in promoted)
-    held, twins = one_for_each([*others, *promoted], _index)
-    kept, surplus = _scale_down(held, group.count)
+    held, twins = one_for_each([*others, *promoted], index_of)
+    kept, surplus = scale_down(held, group.count)
     digest = group_digest(version.job, group)
     maker = Maker(version=version, group=group, rollout=rollout)
     replaced = [maker.instead_of(one) for one in kept if one.standing in {"replace", "rerun"}]
@@ -121,8 +122,8 @@ def _beside_canaries(
     """While canaries are not promoted: they alone are new, and the old version is kept whole in the old version."""
     digest = group_digest(version.job, group)
     older = _older_version(actual, version, group, others)
-    held, twins = one_for_each(others, _index)
-    kept, surplus = _scale_down(held, group.count)
+    held, twins = one_for_each(others, index_of)
+    kept, surplus = scale_down(held, group.count)
     old = Maker(version=older, group=older.job.group(group.name) or group)
     new = Maker(version=version, group=group, rollout=rollout)
     replaced = [old.instead_of(one) for one in kept if one.standing in {"replace", "rerun"}]
@@ -174,28 +175,6 @@ def _older_version(
         if old is not None and group_digest(one.job, old) != digest:
             return one
     return version if actual.stable is None else actual.stable
-
-
-def _index(held: Allocation) -> int:
-    return held.index
-
-
-def _scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Stop]]:
-    """What stays and what goes: draining ones first, then the highest index; gaps are never closed by moving.
-
-    What has finished is not needed either, but stays as it is: it counts again should the count grow.
-    """
-    surplus = len(verdicts) - count
-    if surplus <= 0:
-        return list(verdicts), []
-    order = sorted(
-        verdicts,
-        key=lambda one: (one.standing not in {"migrate", "replace", "rerun"}, -one.allocation.index),
-    )
-    going = order[:surplus]
-    ids = {one.allocation.id for one in going}
-    stops = [surplus_stop(one, "not needed") for one in going if one.standing not in {"done", "rerun"}]
-    return [one for one in verdicts if one.allocation.id not in ids], stops
 
 
 def _free_indexes(kept: Sequence[Verdict], count: int) -> list[int]:

@@ -139,6 +139,29 @@ def one_for_each(
     return kept, twins
 
 
+def scale_down(verdicts: Sequence[Verdict], count: int) -> tuple[list[Verdict], list[Stop]]:
+    """What stays and what goes: draining ones first, then the highest index; gaps are never closed by moving.
+
+    What has finished is not needed either, but stays as it is: it counts again should the count grow.
+    """
+    surplus = len(verdicts) - count
+    if surplus <= 0:
+        return list(verdicts), []
+    order = sorted(
+        verdicts,
+        key=lambda one: (one.standing not in {"migrate", "replace", "rerun"}, -one.allocation.index),
+    )
+    going = order[:surplus]
+    ids = {one.allocation.id for one in going}
+    stops = [surplus_stop(one, "not needed") for one in going if one.standing not in {"done", "rerun"}]
+    return [one for one in verdicts if one.allocation.id not in ids], stops
+
+
+def index_of(held: Allocation) -> int:
+    """Its index, by which what is counted is known."""
+    return held.index
+
+
 def surplus_stop(verdict: Verdict, reason: StopReason) -> Stop:
     """The stop of what nothing takes the place of; what was lost is told so."""
     return stop_for(verdict, "lost" if verdict.reason == "lost" else reason)

@@ -15,6 +15,7 @@ import msgspec
 
 from reconciler.canaries import awaits_promotion, is_canary, is_canary_of, promoted_canaries, promotes
 from reconciler.changes import GroupChanges, earliest
+from reconciler.job_state import index_of, one_for_each, scale_down
 from reconciler.rules import Verdict
 from trueup.models.allocation import Allocation, DeploymentState
 from trueup.models.deployment import Deployment, DeploymentGroup, DeploymentStatus
@@ -243,13 +244,14 @@ def _progress(
         digest = group_digest(job, group)
         counted = {"healthy": 0, "waiting": 0, "moving": 0, "unhealthy": 0, "outdated": 0, "canaries": 0}
         present = 0
+        surplus = _surplus(job, group, verdicts[group.name])
         for verdict in verdicts[group.name]:
             held = verdict.allocation
             if verdict.standing in {"leaving", "foreign"}:
                 continue
             present += verdict.standing not in {"replace", "rerun"} and not is_canary(held)
             if held.digest != digest:
-                counted["outdated"] += verdict.standing in {"keep", "migrate"}
+                counted["outdated"] += verdict.standing in {"keep", "migrate"} and held.id not in surplus
                 continue
             health = _decided(held, active, job, now)
             if active is not None and held.deployment is not None and held.deployment.id == active.id:
@@ -267,6 +269,19 @@ def _progress(
             count=group.count, missing=max(0, _count(job, group, present) - present), **counted
         )
     return progress, marked, looks
+
+
+def _surplus(job: Job, group: TaskGroup, verdicts: Sequence[Verdict]) -> frozenset[AllocationId]:
+    """What ends for a lower count: nobody rolls it, and no canary is compared with it."""
+    if job.type not in {"service", "batch"}:
+        return frozenset()
+    standing = [
+        one
+        for one in verdicts
+        if one.standing not in {"leaving", "foreign"} and not is_canary(one.allocation)
+    ]
+    kept, _ = one_for_each(standing, index_of)
+    return frozenset(one.allocation.id for one in scale_down(kept, group.count)[1])
 
 
 def _count(job: Job, group: TaskGroup, present: int) -> int:

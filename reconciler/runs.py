@@ -10,6 +10,7 @@ from reconciler.job_state import (
     JobState,
     ending_anyway,
     groups_gone,
+    index_of,
     is_of_run,
     of_another_kind,
     one_for_each,
@@ -91,7 +92,7 @@ def _one_run(
 ) -> GroupChanges:
     """A run that began keeps the version it began with; what failed of it is placed again by its policy."""
     per_node = version.job.type == "sysbatch"
-    wanted, twins = one_for_each(verdicts, lambda held: held.node_id if per_node else held.index)
+    wanted, twins = one_for_each(verdicts, (lambda held: held.node_id) if per_node else index_of)
     replaced = [one for one in wanted if one.standing == "replace"]
     foreign = [one for one in wanted if one.standing == "foreign"]
     place, lost = _instead_of(actual, version, group, replaced)

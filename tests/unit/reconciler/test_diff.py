@@ -514,3 +514,14 @@ def test_what_is_unknown_counts_until_its_patience_is_over(
     assert outcome.changes.next_look == NOON + timedelta(seconds=seconds)
     cluster.now += timedelta(seconds=1)
     assert len(cluster.one_pass()["web"].placements) == 1
+
+
+@pytest.mark.parametrize(("count", "canaries"), [(0, 0), (1, 1)])
+def test_what_ends_for_a_lower_count_gets_no_canary(count: int, canaries: int) -> None:
+    cluster = PureCluster(running_state(a_job(count=2), 2))
+    cluster.apply(a_desired(a_job(count=count, env={"MODE": "new"}, update=Update(canary=1))))
+    outcome = cluster.one_pass()["web"]
+    assert len(outcome.changes.groups["app"].canary) == canaries
+    again = cluster.one_pass()["web"]
+    assert not again.placements
+    assert not again.stopped
