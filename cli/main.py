@@ -15,6 +15,7 @@ import click
 
 from cli.failures import FAILED, INTERRUPTED, USAGE, Failed, say
 from cli.settings import global_options, settings
+from cli.system import collect_seldom
 from trueup import __version__
 
 ROOMS: Final = ("trueup", "reconciler", "metastore", "agent", "api", "schemas")
@@ -152,6 +153,7 @@ class Root(click.Group):
 
 def main() -> NoReturn:
     """The `trueup` command."""
+    collect_seldom()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its escape, never an exception.
         if hasattr(stream, "reconfigure"):

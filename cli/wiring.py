@@ -14,7 +14,7 @@ from api.app import create_app
 from api.doors import ApiDeps
 from cli.failures import Failed
 from cli.server_settings import GitSettings, ServerSettings
-from cli.system import RandomIds, SystemClock, collect_seldom
+from cli.system import RandomIds, SystemClock
 from cli.threads import STOP_SECONDS, LoopThreads
 from cli.tokens import read_token
 from metastore.membership import Membership, MembershipSettings
@@ -90,7 +90,6 @@ class ControlPlane:
 
     def start(self) -> None:
         """Listens, watches and decides from now on. CannotServe if the address cannot be bound."""
-        collect_seldom()
         self._http.start()
         self._source.start_watching(self._wake_source)
         self._threads.start()
