@@ -15,7 +15,7 @@ from reconciler.node_table import Column
 
 Entry: TypeAlias = tuple[float, int]
 _NEVER: Final = -np.inf
-_ONE_BY_ONE: Final = 8
+_ONE_BY_ONE: Final = 32
 """Up to that many rows, looking for each is cheaper than sorting them apart together."""
 
 
