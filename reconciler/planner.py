@@ -136,6 +136,7 @@ def _place_group(
     placements: list[Placement] = []
     reasons: Counter[str] = Counter()
     missed = 0
+    last_missed: tuple[Search, Place] | None = None
     search: Search | None = None
     maker: _Maker | None = None
     for place in wanted:
@@ -144,8 +145,10 @@ def _place_group(
         found = search.best(place) or search.by_eviction(place)
         if found is None:
             missed += 1
-            # What is pinned to nodes is refused by each for itself, all else by the same nodes each time.
-            reasons = search.reasons(place) + (reasons if place.node_id is not None else Counter())
+            if place.node_id is not None:
+                reasons += search.reasons(place)
+            else:
+                last_missed = (search, place)
             continue
         leaving = place.stop.allocation if place.stop is not None else None
         allocation = maker.allocation(place, found, AllocationId(ids.new_id()))
@@ -163,6 +166,9 @@ def _place_group(
         )
     if not missed:
         return placements, []
+    if last_missed is not None:
+        # Of those that may go anywhere each is refused by the same nodes: they count once.
+        reasons += last_missed[0].reasons(last_missed[1])
     return placements, [UnplacedGroup(group=name, count=missed, reasons=dict(sorted(reasons.items())))]
 
 

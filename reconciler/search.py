@@ -6,14 +6,15 @@ makes of all of them is added for each placement). Ties go to the node whose nam
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
 from reconciler.changes import Place
 from reconciler.distinct import Distinct, distinct_of
-from reconciler.node_table import Column, Columns, NodeTable, left_of, refused, table_of
-from reconciler.preemption import Holder, cost, victims
+from reconciler.node_table import Column, Columns, Mask, NodeTable, left_of, refused, table_of
+from reconciler.preemption import PRIORITY_DELTA, Holder, cost, victims
 from reconciler.ranking import Entry, Ranking
 from reconciler.room import Room
 from reconciler.scoring import NEVER, Score, rows_held
@@ -21,7 +22,10 @@ from trueup.models.allocation import Allocation
 from trueup.models.fit import Demand, demand_of, fits
 from trueup.models.ids import NodeId
 from trueup.models.node import Node
-from trueup.models.reasons import NO_NODES, Reason, volume_elsewhere
+from trueup.models.reasons import NO_NODES, Reason, insufficient, volume_elsewhere
+
+Eviction: TypeAlias = tuple[tuple[int, int, int], int, tuple[Holder, ...]]
+"""Its cost, the row, and who would have to go."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -51,6 +55,8 @@ class Search:
         self._asks_each = bool(place.group.ports or self._distinct)
         self._full: set[int] = set()
         self._touched: set[int] = set()
+        self._evictions: dict[int, Eviction] | None = None
+        self._evict_again: set[int] = set()
         self._ranking: Ranking | None = None
         self._landscape: Column | None = None
 
@@ -76,31 +82,36 @@ class Search:
         job = self._version.job
         if job.type not in self._room.cluster.settings.preemption or self._home(place) is not None:
             return None
-        leaving = _leaving(place)
-        best: tuple[tuple[int, int, int], str, Found] | None = None
-        for row in self._candidates(place):
-            node = self._table.nodes[row]
-            if any(one.refuses(row, _counted_row(place, self._table)) for one in self._distinct):
-                continue
-            used = self._room.without(node.id, leaving)
-            found = victims(node, used, self._demand, self._room.holders(node.id, job.name), job.priority)
-            if not found:
-                continue
-            shown = self._score.shown(self._total(row, place))
-            entry = (cost(found), node.name, Found(node=node, score=shown, evicts=found))
-            if best is None or entry[:2] < best[:2]:
-                best = entry
-        return None if best is None else best[2]
+        if place.node_id is not None:
+            row = self._table.row_of.get(place.node_id)
+            found = None if row is None else self._eviction(row, place)
+            return self._evicting([] if found is None else [found], place)
+        if self._evictions is None:
+            self._evict_again = (
+                set(np.flatnonzero(self._may_run).tolist()) if self._has_less_important() else set()
+            )
+            self._evictions = {}
+        for row in self._evict_again:
+            self._evictions.pop(row, None)
+            if (found := self._eviction(row, None)) is not None:
+                self._evictions[row] = found
+        self._evict_again.clear()
+        special = self._special_rows(place)
+        options = [one for row, one in self._evictions.items() if row not in special]
+        apart = [self._eviction(row, place) for row in special if self._may_run[row]]
+        return self._evicting([*options, *(one for one in apart if one is not None)], place)
 
     def took(self, node: Node, leaving: Allocation | None) -> None:
         """Takes in that *node* got a placement, and that *leaving* went."""
         row = self._table.row_of[node.id]
         self._count(row, 1)
         self._touched.add(row)
+        self._evict_again.add(row)
         gone = None if leaving is None else self._table.row_of.get(leaving.node_id)
         if gone is None or leaving is None:
             return
         self._touched.add(gone)
+        self._evict_again.add(gone)
         self._full.discard(gone)
         if not leaving.is_terminal:
             self._count(gone, -1)
@@ -131,11 +142,25 @@ class Search:
         for reason, number in refused(self._gates, among):
             found[reason] += number
         counted = _counted_row(place, self._table)
-        for row in np.flatnonzero(among).tolist():
+        alone = among if self._asks_each else self._count_full(among, counted, found)
+        for row in np.flatnonzero(alone).tolist():
             refusal = self._refuses(row, place, counted)
             if refusal is not None:
                 found[refusal] += 1
         return +found
+
+    def _count_full(self, among: Mask, leaving: int | None, found: Counter[str]) -> Mask:
+        """Counts the rows that lack cpu or memory, as `fits` would; which are left to be asked alone."""
+        columns = self._columns()
+        alone = np.zeros(len(among), dtype=np.bool_)
+        if leaving is not None:
+            alone[leaving] = among[leaving]
+            among[leaving] = False
+        no_cpu = among & (columns.free_cpu < self._demand.cpu_millicores)
+        no_memory = among & ~no_cpu & (columns.free_memory < self._demand.memory_bytes)
+        found[insufficient("cpu")] += int(np.count_nonzero(no_cpu))
+        found[insufficient("memory")] += int(np.count_nonzero(no_memory))
+        return alone
 
     # Which rows.
 
@@ -169,12 +194,6 @@ class Search:
         if place.stop is not None:
             ids.add(place.stop.allocation.node_id)
         return sorted(row for one in ids if (row := self._table.row_of.get(one)) is not None)
-
-    def _candidates(self, place: Place) -> Iterable[int]:
-        if place.node_id is not None:
-            row = self._table.row_of.get(place.node_id)
-            return [] if row is None else [row]
-        return [int(row) for row in np.flatnonzero(self._may_run)]
 
     def _rows_of_others(self) -> Iterable[int]:
         for held in self._room.cluster.allocations_of_job(self._version.job.name):
@@ -263,6 +282,31 @@ class Search:
         twins = self._held.get(row, 0) - (_counted_row(place, self._table) == row)
         total = self._score.of_one(row, left, twins=twins, failed=node.id in place.avoid_nodes)
         return total + self._score.of_spreads_on(row)
+
+    # Who would have to give way.
+
+    def _has_less_important(self) -> bool:
+        cluster, most = self._room.cluster, self._version.job.priority - PRIORITY_DELTA
+        wanted = (cluster.wanted_job(name) for name in cluster.jobs)
+        return any(job is not None and job.priority <= most for job in wanted)
+
+    def _eviction(self, row: int, place: Place | None) -> Eviction | None:
+        """What giving way on a row would cost; None if nobody may, or has to."""
+        leaving = None if place is None else _leaving(place)
+        counted = None if place is None else _counted_row(place, self._table)
+        if any(one.refuses(row, counted) for one in self._distinct):
+            return None
+        job, node = self._version.job, self._table.nodes[row]
+        used = self._room.without(node.id, leaving)
+        found = victims(node, used, self._demand, self._room.holders(node.id, job.name), job.priority)
+        return (cost(found), row, found) if found else None
+
+    def _evicting(self, options: Sequence[Eviction], place: Place) -> Found | None:
+        if not options:
+            return None
+        _, row, evicts = min(options, key=lambda one: one[:2])
+        shown = self._score.shown(self._total(row, place))
+        return Found(node=self._table.nodes[row], score=shown, evicts=evicts)
 
     def _refuses(self, row: int, place: Place, counted: int | None) -> Reason | None:
         for one in self._distinct:
