@@ -174,6 +174,6 @@ def _emptied_nodes(state: ClusterState, allocations: Sequence[Allocation]) -> fr
             version = state.versions.get((held.job, held.job_version))
             if not held.is_terminal and version is not None:
                 kinds.add(version.job.type)
-        if kinds <= {"system", "sysbatch"}:
+        if kinds <= {"system"}:
             found.add(node.id)
     return frozenset(found)
