@@ -5,6 +5,7 @@ from datetime import datetime
 
 from reconciler.canaries import canary_indexes, is_canary, settled
 from reconciler.changes import Changes, GroupChanges, Stop, earliest
+from reconciler.feasibility import check_staying
 from reconciler.job_state import (
     JobState,
     ending_anyway,
@@ -85,18 +86,22 @@ def _group_changes(
     missing = [maker.at(index) for index in _free_indexes(kept, group.count)]
     place = tuple(sorted([*replaced, *missing], key=lambda one: one.index))
     staying = [one for one in kept if one.standing in {"keep", "wait"}]
-    outdated = [one for one in staying if one.allocation.digest != digest and one.standing == "keep"]
-    migrating = [one for one in kept if one.standing == "migrate"]
-    budget = rollout.budget(group.name, len(place))
-    destructive = tuple(maker.coupled(one, "updating") for one in outdated[:budget])
-    paced = migrating[: rollout.drain_pace(group.name, len(place) + len(destructive))]
-    in_place = tuple(
-        one.allocation
+    older = [one for one in staying if one.allocation.digest != digest and one.standing == "keep"]
+    settling = [
+        one
         for one in staying
         if one.allocation.digest == digest
         and one.allocation.job_version != version.version
         and not one.allocation.is_terminal
-    )
+    ]
+    misplaced = [one for one in settling if not _may_stay(actual, version, group, one.allocation)]
+    moving = {one.allocation.id for one in misplaced}
+    outdated = sorted([*older, *misplaced], key=lambda one: one.allocation.index)
+    migrating = [one for one in kept if one.standing == "migrate"]
+    budget = rollout.budget(group.name, len(place))
+    destructive = tuple(maker.coupled(one, "updating") for one in outdated[:budget])
+    paced = migrating[: rollout.drain_pace(group.name, len(place) + len(destructive))]
+    in_place = tuple(one.allocation for one in settling if one.allocation.id not in moving)
     stop = (*foreign, *dropped, *twins, *surplus, *ending_anyway(kept))
     touched = len(in_place) + len(destructive) + len(paced) + len(replaced)
     return GroupChanges(
@@ -108,6 +113,14 @@ def _group_changes(
         migrate=tuple(maker.coupled(one, "migrating") for one in paced),
         ignore=len(held) - len(surplus) - touched,
     )
+
+
+def _may_stay(actual: JobState, version: JobVersion, group: TaskGroup, held: Allocation) -> bool:
+    """A change in place asks whether each still fits where it is: what does not is replaced, by the rollout's pace."""
+    node = actual.nodes.get(held.node_id)
+    if node is None or node.status != "ready":
+        return True
+    return check_staying(node, version.job, group, actual.settings) is None
 
 
 def _beside_canaries(

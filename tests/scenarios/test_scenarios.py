@@ -1,11 +1,11 @@
 """Stories an operator can read: a STATE.json as a person writes it, and what one pass plans.
 
-Each file beside this one holds stories. `given` is a state; `wanted`, where it is there, are the documents of SPECS, so
-that `jobs` of the state are what was last applied. `then` says of each job what the plan holds: the counts that are not
-zero, placements as `name@node`, stops as `name: reason`, and when to look again. What is left out of `then` is not
-looked at. `errors` are those of the documents (none if left out), `held` is why the revision is held (null: it is not)
-and `removes` the jobs it would end; `confirmed` adds the document that the hold of these same specs prints. The way is
-that of `trueup plan SPECS --offline --state`.
+Each file beside this one holds stories. `given` is a state; `wanted`, where it is there, are the documents of SPECS,
+so that `jobs` of the state are what was last applied. `then` says of each job what the plan holds: the counts that
+are not zero, placements as `name@node`, stops as `name: reason` (`stop_ids` tells those of one name apart), and when
+to look again. What is left out of `then` is not looked at. `errors` are those of the documents (none if left out),
+`held` is why the revision is held (null: it is not) and `removes` the jobs it would end; `confirmed` adds the
+document that the hold of these same specs prints. The way is that of `trueup plan SPECS --offline --state`.
 """
 
 from pathlib import Path
@@ -69,6 +69,7 @@ def _shown(job: dict[str, Any]) -> dict[str, Any]:
         "counts": next(iter(counts.values())) if len(counts) == 1 else counts,
         "place": [f"{one['name']}@{one['node']}" for one in job["placements"]],
         "stop": [{one["name"]: one["reason"]} for one in job["stops"]],
+        "stop_ids": [one["id"] for one in job["stops"]],
         "unplaced": [one["reasons"] for one in job["unplaced"]],
         "next_look": job["next_look"],
     }
