@@ -32,7 +32,9 @@ class GroupProgress:
     """Where one group stands: allocations of the wanted digest by health, and how many are of an older one.
 
     *moving* are those of *waiting* that are to leave their node: nobody waits for them to become healthy there.
-    *canaries* are those healthy of the rollout under way that are not promoted.
+    *canaries* are those healthy of the rollout under way that are not promoted. *began* says that some were placed in
+    the wanted digest, *compared* that there is what canaries are compared with, or a canary. *decides_since* is when
+    the newest was placed whose health is not yet decided, or is bad.
     """
 
     count: int
@@ -43,6 +45,9 @@ class GroupProgress:
     outdated: int = 0
     missing: int = 0
     canaries: int = 0
+    began: bool = False
+    compared: bool = False
+    decides_since: datetime | None = None
 
     @property
     def is_done(self) -> bool:
@@ -120,17 +125,31 @@ def govern(
     """
     if version.job.type != "service":
         return Rollout(version=version, progress=_progress(version.job, verdicts, None, now)[0])
-    latest = max(deployments, key=lambda one: (one.created_at, one.job_version), default=None)
+    latest = max(deployments, key=lambda one: (one.created_at, one.job_version, one.is_active), default=None)
     if latest is not None and latest.is_active and latest.digest == version.digest:
         return _continue(version, verdicts, latest, now, None if reverted else stable)
     put = () if latest is None or not latest.is_active else (_closed(latest, "superseded", now),)
     progress, _, _ = _progress(version.job, verdicts, None, now)
     if latest is not None and latest.digest == version.digest:
-        halted = latest.status == "failed"
-        unpromoted = {name: 0 for name, one in latest.groups.items() if halted and awaits_promotion(one)}
-        return Rollout(version=version, progress=progress, halted=halted, put=put, canaries=unpromoted)
-    if not any(one.outdated or one.missing for one in progress.values()):
-        return Rollout(version=version, progress=progress, put=put, stable_version=version.version)
+        if latest.status != "failed":
+            return Rollout(version=version, progress=progress)
+        progress, _, _ = _progress(version.job, verdicts, latest, now)
+        noted = {name: _noted(latest, name, one, version.job, now) for name, one in progress.items()}
+        # Also where nobody went back yet: the policy may be younger than the failure.
+        back = stable if version.job.update.auto_revert and not reverted else None
+        return Rollout(
+            version=version,
+            progress=progress,
+            halted=True,
+            canaries={name: 0 for name, one in noted.items() if awaits_promotion(one)},
+            reverts_to=None if back is None else back.version,
+            reverts_because="" if back is None else _because(version, latest.reason),
+        )
+    # What is lost of a digest that runs already is mended, and that is no rollout.
+    if not any(one.outdated or (one.missing and not one.began) for one in progress.values()):
+        is_whole = not any(one.missing for one in progress.values())
+        stable_version = version.version if is_whole else None
+        return Rollout(version=version, progress=progress, put=put, stable_version=stable_version)
     opened = _opened(version, progress, now, canaries=0 if reverted else version.job.update.canary)
     return Rollout(
         version=version,
@@ -163,7 +182,7 @@ def _continue(
     marked = [*(one for one in marked if one.id not in changed_ids), *no_canaries_now]
     groups: dict[str, DeploymentGroup] = {}
     for name, one in progress.items():
-        earlier = active.groups.get(name, DeploymentGroup(desired_total=one.count, progress_at=now))
+        earlier = _noted(active, name, one, version.job, now)
         moved = one.healthy > earlier.healthy or (promoted and awaits_promotion(earlier))
         groups[name] = msgspec.structs.replace(
             earlier,
@@ -204,9 +223,28 @@ def _continue(
             if status in {"running", "failed"} and awaits_promotion(one)
         },
         reverts_to=stable.version if goes_back and stable is not None else None,
-        reverts_because=f"version {version.version} ({version.digest}) failed: {reason}" if goes_back else "",
+        reverts_because=_because(version, reason) if goes_back else "",
         stable_version=version.version if status == "successful" else None,
         next_look=earliest(looks),
+    )
+
+
+def _because(version: JobVersion, reason: str) -> str:
+    return f"version {version.version} ({version.digest}) failed: {reason}"
+
+
+def _noted(held: Deployment, name: str, progress: GroupProgress, job: Job, now: datetime) -> DeploymentGroup:
+    """What a deployment says of a group. What it leaves out follows from the version and from what was placed of it.
+
+    Canaries are wanted only beside something older that they can be compared with.
+    """
+    noted = held.groups.get(name)
+    if noted is None:
+        noted = DeploymentGroup(desired_total=progress.count, desired_canaries=job.update.canary)
+    return msgspec.structs.replace(
+        noted,
+        desired_canaries=noted.desired_canaries if noted.promoted or progress.compared else 0,
+        progress_at=noted.progress_at or progress.decides_since or now,
     )
 
 
@@ -266,9 +304,38 @@ def _progress(
             elif verdict.standing == "wait" and health is False:
                 counted["unhealthy"] += 1
         progress[group.name] = GroupProgress(
-            count=group.count, missing=max(0, _count(job, group, present) - present), **counted
+            count=group.count,
+            missing=max(0, _count(job, group, present) - present),
+            began=any(one.allocation.digest == digest for one in verdicts[group.name]),
+            compared=_is_compared(verdicts[group.name], digest, active, surplus),
+            decides_since=_undecided_since(verdicts[group.name], active),
+            **counted,
         )
     return progress, marked, looks
+
+
+def _is_compared(
+    verdicts: Sequence[Verdict], digest: str, active: Deployment | None, surplus: frozenset[AllocationId]
+) -> bool:
+    return any(
+        is_canary_of(one.allocation, active)
+        or (one.allocation.digest != digest and one.allocation.id not in surplus)
+        for one in verdicts
+        if one.standing != "foreign"
+    )
+
+
+def _undecided_since(verdicts: Sequence[Verdict], active: Deployment | None) -> datetime | None:
+    if active is None:
+        return None
+    placed = [
+        one.allocation.created_at
+        for one in verdicts
+        if one.allocation.deployment is not None
+        and one.allocation.deployment.id == active.id
+        and not one.allocation.deployment.healthy
+    ]
+    return max((moment for moment in placed if moment > active.created_at), default=None)
 
 
 def _surplus(job: Job, group: TaskGroup, verdicts: Sequence[Verdict]) -> frozenset[AllocationId]:

@@ -204,6 +204,20 @@ def test_a_failed_rollout_goes_back_to_the_last_healthy_version(cluster: PureClu
     assert job_health(cluster.state, "web").sync == "Synced"
 
 
+def test_a_failed_rollout_goes_back_also_by_a_policy_that_is_younger_than_its_failure(
+    cluster: PureCluster,
+) -> None:
+    cluster.settle()
+    cluster.apply(a_desired(web(GREEN, canary=0), revision="r2"))
+    cluster.one_pass()
+    break_new_ones(cluster)
+    cluster.settle()
+    assert {held.job_version for held in cluster.wanted()} == {1, 2}
+    cluster.apply(a_desired(web(GREEN, canary=0, auto_revert=True), revision="r3"))
+    cluster.settle()
+    assert {held.job_version for held in cluster.wanted()} == {1}
+
+
 def test_without_an_earlier_healthy_version_nothing_goes_back() -> None:
     cluster = PureCluster(a_state(nodes=(a_node(),)))
     cluster.apply(a_desired(web(GREEN, auto_revert=True)))
