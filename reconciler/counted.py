@@ -1,6 +1,7 @@
 """Service and batch: `count` allocations of each group, known by their index. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from reconciler.canaries import canary_indexes, is_canary, settled
@@ -37,6 +38,8 @@ def counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
     rollout = govern(
         version, verdicts, actual.deployments, now, stable=actual.stable, reverted=actual.reverted
     )
+    if rollout.reverts_to is not None and actual.stable is not None:
+        return _gone_back(actual, version, actual.stable, rollout, plain, now)
     groups = {
         group.name: _group_changes(actual, version, group, verdicts[group.name], rollout)
         for group in version.job.groups
@@ -49,11 +52,52 @@ def counted(actual: JobState, version: JobVersion, now: datetime) -> Changes:
         deployments=rollout.deployments_for(groups),
         updates=_newest([*plain, *rollout.updates]),
         stable_version=rollout.stable_version,
-        reverts_to=rollout.reverts_to,
-        reverts_because=rollout.reverts_because,
         next_look=earliest(
             [rollout.next_look, *(one.due_at for found in verdicts.values() for one in found)]
         ),
+    )
+
+
+def _gone_back(
+    actual: JobState,
+    version: JobVersion,
+    stable: JobVersion,
+    rollout: Rollout,
+    plain: Sequence[Allocation],
+    now: datetime,
+) -> Changes:
+    """`auto_revert` puts the last healthy version back, from the pass on that finds the rollout failed.
+
+    The job has *version* until this pass is written: what the earlier one keeps is noted with that one by the next.
+    """
+    marked = _newest([*plain, *rollout.updates])
+    newest = {one.id: one for one in marked}
+    closed = {one.id: one for one in rollout.put}
+    back = counted(
+        replace(
+            actual,
+            version=stable,
+            stable=None,
+            reverted=True,
+            allocations=[newest.get(one.id, one) for one in actual.allocations],
+            deployments=[closed.get(one.id, one) for one in actual.deployments],
+        ),
+        stable,
+        now,
+    )
+    groups = {
+        name: replace(one, in_place=(), ignore=one.ignore + len(one.in_place))
+        for name, one in back.groups.items()
+    }
+    return replace(
+        back,
+        version=version,
+        groups=groups,
+        deployments=(*rollout.put, *back.deployments),
+        updates=_newest([*marked, *back.updates]),
+        stable_version=None,
+        reverts_to=stable.version,
+        reverts_because=rollout.reverts_because,
     )
 
 
@@ -99,7 +143,10 @@ def _group_changes(
     outdated = sorted([*older, *misplaced], key=lambda one: one.allocation.index)
     migrating = [one for one in kept if one.standing == "migrate"]
     budget = rollout.budget(group.name, len(place))
-    destructive = tuple(maker.coupled(one, "updating") for one in outdated[:budget])
+    destructive = tuple(
+        maker.coupled(one, "reverted" if actual.reverted and one.allocation.digest != digest else "updating")
+        for one in outdated[:budget]
+    )
     paced = migrating[: rollout.drain_pace(group.name, len(place) + len(destructive))]
     in_place = tuple(one.allocation for one in settling if one.allocation.id not in moving)
     stop = (*foreign, *dropped, *twins, *surplus, *ending_anyway(kept))

@@ -7,7 +7,7 @@ deployments and `computeUpdateLimit`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -151,6 +151,11 @@ def govern(
         stable_version = version.version if is_whole else None
         return Rollout(version=version, progress=progress, put=put, stable_version=stable_version)
     opened = _opened(version, progress, now, canaries=0 if reverted else version.job.update.canary)
+    if (unwritten := _unwritten(verdicts, version, deployments)) is not None:
+        # Whoever wrote the state by hand left the rollout itself out: its allocations say that it is under way.
+        opened = msgspec.structs.replace(opened, id=unwritten)
+        under_way = _continue(version, verdicts, opened, now, None if reverted else stable)
+        return replace(under_way, put=(*put, *(under_way.put or (opened,))))
     return Rollout(
         version=version,
         id=opened.id,
@@ -160,6 +165,22 @@ def govern(
         canaries={name: one.desired_canaries for name, one in opened.groups.items() if awaits_promotion(one)},
         next_look=now + version.job.update.progress_deadline,
     )
+
+
+def _unwritten(
+    verdicts: Mapping[str, Sequence[Verdict]],
+    version: JobVersion,
+    deployments: Sequence[Deployment],
+) -> DeploymentId | None:
+    """The rollout that allocations of the wanted version name, where no deployment is written of that id."""
+    known = {one.id for one in deployments}
+    named = {
+        one.allocation.deployment.id
+        for group in version.job.groups
+        for one in verdicts[group.name]
+        if one.allocation.deployment is not None and one.allocation.job_version == version.version
+    }
+    return min(named - known, default=None)
 
 
 def cancelled(deployments: Sequence[Deployment], now: datetime) -> tuple[Deployment, ...]:

@@ -163,7 +163,8 @@ def test_a_first_version_has_no_canaries() -> None:
 
 def break_new_ones(cluster: PureCluster) -> None:
     """New ones run and never become healthy, until the rollout has failed."""
-    while cluster.state.deployments_of_job("web")[-1].is_active:
+    rollout = cluster.state.deployments_of_job("web")[-1].id
+    while any(one.is_active for one in cluster.state.deployments_of_job("web") if one.id == rollout):
         for held in cluster.wanted():
             if held.client_status == "pending":
                 cluster.put(
