@@ -35,7 +35,7 @@ def diff(actual: JobState, now: datetime) -> Changes:
 def _end(actual: JobState, version: JobVersion | None, reason: StopReason, now: datetime) -> Changes:
     """Ends all of a job; what has finished stays as history. Dependants end first."""
     wanted = [held for held in actual.allocations if held.is_wanted and not held.is_terminal]
-    if actual.stops_after and reason == "job removed":
+    if actual.stops_after:
         return Changes(job=actual.name, version=version, waits_for=actual.stops_after)
     groups: dict[str, GroupChanges] = {}
     for name in sorted({held.group for held in wanted}):

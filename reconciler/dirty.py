@@ -116,11 +116,9 @@ class DirtyJobs:
         for other in self._dependants.get(name, ()):
             if other in self._blocked:
                 self.mark(other)
-        record = state.jobs.get(name)
-        if record is not None and record.removed:
+        if _ends(name, state):
             for other in self._depends_on.get(name, ()):
-                depended = state.jobs.get(other)
-                if depended is not None and depended.removed:
+                if _ends(other, state):
                     self.mark(other)
 
     def _take_timers(self, now: datetime) -> None:
@@ -128,6 +126,12 @@ class DirtyJobs:
             _, name = heapq.heappop(self._timers)
             del self._due_at[name]
             self.mark(name)
+
+
+def _ends(name: str, state: ClusterState) -> bool:
+    """Whether nothing of the job is wanted any more: it was removed, or is suspended."""
+    job = state.wanted_job(name)
+    return job is None or job.suspended
 
 
 def _keep(names: set[str], name: str, *, wanted: bool) -> None:

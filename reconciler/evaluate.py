@@ -61,7 +61,7 @@ def job_state(name: str, state: ClusterState) -> JobState:
         nodes=state.nodes,
         settings=state.settings,
         waits_for=_waits_for(state, version),
-        stops_after=_stops_after(state, name) if version is None else (),
+        stops_after=_stops_after(state, name) if version is None or version.job.suspended else (),
         emptied_nodes=_emptied_nodes(state, allocations),
     )
 
@@ -84,7 +84,7 @@ def record(outcome: Plan, state: ClusterState, target: Puts, now: datetime) -> N
 def unplaced_of(outcome: Plan) -> tuple[UnplacedGroup, ...]:
     """What found no room, and what waits for another job, by group."""
     changes = outcome.changes
-    if not changes.waits_for or changes.version is None:
+    if not changes.waits_for or changes.version is None or changes.version.job.suspended:
         return outcome.unplaced
     reasons = {f"waits for {name}": 1 for name in changes.waits_for}
     return tuple(
@@ -151,13 +151,14 @@ def _is_healthy(state: ClusterState, name: str) -> bool:
 
 
 def _stops_after(state: ClusterState, name: str) -> tuple[str, ...]:
-    """Removed jobs that depend on the removed job *name* and still run."""
+    """Jobs that depend on the job *name*, which ends, and end too but still run."""
     found = []
     for other, held in state.jobs.items():
         version = state.versions.get((other, held.version))
-        if not held.removed or version is None or name not in version.job.depends_on:
+        if version is None or name not in version.job.depends_on:
             continue
-        if any(not one.is_terminal for one in state.allocations_of_job(other)):
+        ends = held.removed or version.job.suspended
+        if ends and any(not one.is_terminal for one in state.allocations_of_job(other)):
             found.append(other)
     return tuple(sorted(found))
 
