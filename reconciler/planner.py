@@ -11,7 +11,6 @@ from datetime import datetime
 import msgspec
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop
-from reconciler.feasibility import check_staying
 from reconciler.room import Room
 from reconciler.search import Found, Search
 from trueup.models.allocation import Allocation, DeploymentState
@@ -77,9 +76,8 @@ def plan(changes: Changes, cluster: ClusterState, now: datetime, ids: IdSource) 
     unplaced: list[UnplacedGroup] = []
     for name, group_changes in changes.groups.items():
         stopped += [stop_of(one, now) for one in group_changes.stop]
-        settled, moved = _in_place(changes, group_changes, cluster, now)
-        in_place += settled
-        wanted = [*group_changes.canary, *group_changes.place, *moved, *group_changes.migrate]
+        in_place += _updated(changes, group_changes, now)
+        wanted = [*group_changes.canary, *group_changes.place, *group_changes.migrate]
         wanted += group_changes.destructive
         found, missed = _place_group(name, wanted, room, now, ids)
         placements += found
@@ -104,30 +102,14 @@ def stop_of(stop: Stop, now: datetime, replaced_by: AllocationId | None = None) 
     )
 
 
-def _in_place(
-    changes: Changes, group_changes: GroupChanges, cluster: ClusterState, now: datetime
-) -> tuple[list[Allocation], list[Place]]:
-    """Updates in place where the allocation still fits, moves where it does not."""
-    version = changes.version
-    if version is None:
-        return [], []
-    settled: list[Allocation] = []
-    moved: list[Place] = []
-    for held in group_changes.in_place:
-        group = version.job.group(held.group)
-        node = cluster.nodes.get(held.node_id)
-        if group is None:
-            continue
-        if (
-            node is None
-            or node.status != "ready"
-            or not check_staying(node, version.job, group, cluster.settings)
-        ):
-            settled.append(msgspec.structs.replace(held, job_version=version.version, modified_at=now))
-        else:
-            stop = Stop(allocation=held, reason="updating")
-            moved.append(Place(version=version, group=group, index=held.index, stop=stop, coupled=True))
-    return settled, moved
+def _updated(changes: Changes, group_changes: GroupChanges, now: datetime) -> list[Allocation]:
+    """What is updated in place, as it will be: `diff` has asked whether it still fits where it is."""
+    if changes.version is None:
+        return []
+    number = changes.version.version
+    return [
+        msgspec.structs.replace(held, job_version=number, modified_at=now) for held in group_changes.in_place
+    ]
 
 
 def _place_group(
