@@ -6,7 +6,6 @@ from datetime import datetime
 
 from reconciler.canaries import canary_indexes, is_canary, settled
 from reconciler.changes import Changes, GroupChanges, Stop, earliest
-from reconciler.feasibility import check_staying
 from reconciler.job_state import (
     JobState,
     ending_anyway,
@@ -22,6 +21,7 @@ from reconciler.job_state import (
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
+from reconciler.staying import misplaced
 from trueup.models.allocation import Allocation
 from trueup.models.digest import group_digest
 from trueup.models.job import TaskGroup
@@ -138,9 +138,10 @@ def _group_changes(
         and one.allocation.job_version != version.version
         and not one.allocation.is_terminal
     ]
-    misplaced = [one for one in settling if not _may_stay(actual, version, group, one.allocation)]
-    moving = {one.allocation.id for one in misplaced}
-    outdated = sorted([*older, *misplaced], key=lambda one: one.allocation.index)
+    of_digest = [one for one in staying if one.allocation.digest == digest and not one.allocation.is_terminal]
+    moving = misplaced(actual, version, group, of_digest) if settling else frozenset()
+    going = [one for one in settling if one.allocation.id in moving]
+    outdated = sorted([*older, *going], key=lambda one: one.allocation.index)
     migrating = [one for one in kept if one.standing == "migrate"]
     budget = rollout.budget(group.name, len(place))
     destructive = tuple(
@@ -160,14 +161,6 @@ def _group_changes(
         migrate=tuple(maker.coupled(one, "migrating") for one in paced),
         ignore=len(held) - len(surplus) - touched,
     )
-
-
-def _may_stay(actual: JobState, version: JobVersion, group: TaskGroup, held: Allocation) -> bool:
-    """A change in place asks whether each still fits where it is: what does not is replaced, by the rollout's pace."""
-    node = actual.nodes.get(held.node_id)
-    if node is None or node.status != "ready":
-        return True
-    return check_staying(node, version.job, group, actual.settings) is None
 
 
 def _beside_canaries(
