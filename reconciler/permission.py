@@ -4,9 +4,11 @@ The agent decides on the final request and refuses by itself; here, work is not 
 that tells nothing (written by hand, or older) is taken to allow it.
 """
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
+from trueup.models.capabilities import EVERY_CONTAINER_HAS, bare
 from trueup.models.job import Task
 from trueup.models.node import DriverState
 from trueup.models.reasons import Reason, forbidden
@@ -43,15 +45,26 @@ def _docker(driver: DriverState, task: Task) -> str | None:
         mode = "bridge" if config.network_mode in _OWN_NETWORK else config.network_mode
         if mode not in modes:
             return f"network_mode {mode} is not allowed"
-    if "mounts" in told:
-        allowed = _listed(told["mounts"])
-        for mount in config.mounts:
-            source, kind = str(mount.get("source", "")), mount.get("type", "bind")
-            if kind == "bind" and not _beneath(source, allowed):
-                return f"the path {source} may not be mounted"
-            if kind == "volume" and source and source not in allowed:
-                return f"the engine's volume {source} may not be mounted"
+    if "capabilities" in told and (
+        name := _missing_capability(_listed(told["capabilities"]), config.cap_add)
+    ):
+        return f"the capability {name} is not allowed"
+    return _mounts(_listed(told["mounts"]), task) if "mounts" in told else None
+
+
+def _mounts(allowed: frozenset[str], task: Task) -> str | None:
+    for mount in task.config.mounts:
+        source, kind = str(mount.get("source", "")), mount.get("type", "bind")
+        if kind == "bind" and not _beneath(source, allowed):
+            return f"the path {source} may not be mounted"
+        if kind == "volume" and source and source not in allowed:
+            return f"the engine's volume {source} may not be mounted"
     return None
+
+
+def _missing_capability(allowed: frozenset[str], wanted: Sequence[str]) -> str | None:
+    given = {bare(name) for name in allowed} | EVERY_CONTAINER_HAS
+    return None if "ALL" in given else next((name for name in wanted if bare(name) not in given), None)
 
 
 def _beneath(source: str, allowed: frozenset[str]) -> bool:

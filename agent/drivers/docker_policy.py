@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from agent.drivers.docker_spec import OWN_NETWORK
+from trueup.models.capabilities import EVERY_CONTAINER_HAS, bare
 
 _HARMLESS: Final = frozenset(
     {
@@ -26,24 +27,6 @@ _HARMLESS: Final = frozenset(
         "MemorySwap",
         "PidsLimit",
         "ShmSize",
-    }
-)
-_EVERY_CONTAINER_HAS: Final = frozenset(
-    {
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "NET_RAW",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
     }
 )
 _WHERE: Final = "in the agent's configuration"
@@ -96,18 +79,14 @@ def refusals(
 
 
 def _capabilities(wanted: Sequence[str], policy: DockerPolicy) -> list[str]:
-    allowed = {_bare(name) for name in policy.capabilities}
+    allowed = {bare(name) for name in policy.capabilities}
     if "ALL" in allowed:
         return []
     return [
         f'the capability "{name}" is not allowed on this node: list it under drivers.docker.capabilities {_WHERE}'
         for name in wanted
-        if _bare(name) not in allowed | _EVERY_CONTAINER_HAS
+        if bare(name) not in allowed | EVERY_CONTAINER_HAS
     ]
-
-
-def _bare(capability: str) -> str:
-    return capability.upper().removeprefix("CAP_")
 
 
 def _mount(mount: Mapping[str, Any], policy: DockerPolicy, given: Collection[str]) -> str | None:

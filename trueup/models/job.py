@@ -5,7 +5,7 @@ version, `spec` in the API and `STATE.json`, and a document a person writes are 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -313,3 +313,8 @@ def restart_policy(job_type: JobType, group: TaskGroup) -> Restart:
 def reschedule_policy(job_type: JobType, group: TaskGroup) -> Reschedule:
     """How a failed allocation of *group* is placed again; system jobs never are (restart only)."""
     return _RESCHEDULE_BY_TYPE[job_type] if group.reschedule is None else group.reschedule
+
+
+def usual_reschedule(job_type: str) -> Reschedule:
+    """What applies to a job of that type where it says nothing."""
+    return _RESCHEDULE_BY_TYPE.get(cast("JobType", job_type), Reschedule())

@@ -1,6 +1,7 @@
 """What operators of constraints and affinities ask of attribute and value, beyond their schema."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from trueup.sources.formats import check_re2
@@ -31,6 +32,21 @@ def check_placement(report: Report, owner: Plain, at: Path) -> None:
         )
         if sum(shares) > _MAX_TARGETS:
             report.add((*path, "targets"), f"add up to {sum(shares)} percent", "at most 100")
+
+
+def check_agreement(report: Report, conditions: Iterable[tuple[Path, Plain]]) -> None:
+    """All of *conditions* have to hold at once: one attribute cannot equal two values, nor be set and not set."""
+    wanted: dict[str, str] = {}
+    absent: set[str] = set()
+    for path, item in conditions:
+        attribute, operator, value = text(item, "attribute"), text(item, "operator", "="), text(item, "value")
+        if operator == "=" and wanted.setdefault(attribute, value) != value:
+            hint = "no node is both; for one of several use operator: regexp"
+            report.add((*path, "value"), f"{attribute} is to be {wanted[attribute]!r} already", hint)
+        if operator == "is_not_set":
+            absent.add(attribute)
+        if attribute in absent and (operator == "is_set" or attribute in wanted):
+            report.add(path, f"{attribute} is to be set and not to be set", "keep one of the two")
 
 
 def _check_condition(report: Report, item: Plain, path: Path) -> None:
@@ -67,6 +83,8 @@ def _check_value(report: Report, operator: str, value: str, path: Path) -> None:
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
             report.add(path, f"{value!r} {message}", hint)
+    elif operator.startswith("set_contains") and not any(item.strip() for item in value.split(",")):
+        report.add(path, f"{operator} of nothing is met by every node or none", "write items like ssd,gpu")
     elif operator == "version" and not all(
         _VERSION_TERM.fullmatch(term.strip()) for term in value.split(",")
     ):

@@ -1,15 +1,18 @@
 """The rules of a task group that no schema can say: names and what refers to them, and its policies."""
 
+from datetime import timedelta
 from typing import Final
 
-from trueup.models.units import Duration
-from trueup.sources.constraint_checks import check_placement
+from trueup.models.job import usual_reschedule
+from trueup.models.units import Duration, format_duration
+from trueup.sources.constraint_checks import check_agreement, check_placement
 from trueup.sources.parts import Plain, check_unique, duration, mapping, mappings, names, number, text
 from trueup.sources.report import Report
 from trueup.sources.task_checks import TaskScope, check_port, check_task
 from trueup.sources.tree import Path
 from trueup.sources.wording import near
 
+_MOST_ATTEMPTS: Final = 10_000
 _NOTHING: Final = Duration()
 _SOME_TIME: Final = Duration(seconds=1)
 
@@ -24,6 +27,8 @@ def check_group(report: Report, job: Plain, group: Plain, at: Path) -> None:
     _check_policies(report, text(job, "type", "service"), group, at)
     check_placement(report, group, at)
     tasks = list(mappings(group, "tasks", at))
+    owners: list[tuple[Path, Plain]] = [((), job), (at, group), *tasks]
+    check_agreement(report, (one for path, owner in owners for one in mappings(owner, "constraints", path)))
     _check_tasks(report, job, group, at)
     _check_publishers(report, group, tasks, at)
 
@@ -77,3 +82,27 @@ def _check_policies(report: Report, job_type: str, group: Plain, at: Path) -> No
         report.add((*at, "reschedule", "interval"), "is no time at all; attempts are counted in it")
     elif job_type == "service" and "interval" not in reschedule:
         report.add((*at, "reschedule"), "interval is missing", "the time in which attempts are counted")
+    else:
+        _check_attempts(report, job_type, reschedule, (*at, "reschedule"))
+
+
+def _check_attempts(report: Report, job_type: str, reschedule: Plain, at: Path) -> None:
+    """All attempts have to fit their interval, or the last could never be made. Source: Nomad's validation."""
+    usual = usual_reschedule(job_type)
+    delay = duration(reschedule, "delay", usual.delay)
+    most = duration(reschedule, "max_delay", usual.max_delay)
+    function = text(reschedule, "delay_function", usual.delay_function)
+    interval = duration(reschedule, "interval", usual.interval)
+    attempts = number(reschedule, "attempts")
+    before, waited = timedelta(), timedelta()
+    for _ in range(min(attempts, _MOST_ATTEMPTS)):
+        waited += delay
+        if waited > interval:
+            hint = "write a longer interval, fewer attempts or a shorter delay"
+            fault = f"{attempts} attempts do not fit an interval of {format_duration(interval)}"
+            report.add((*at, "attempts"), fault, hint)
+            return
+        if function == "exponential":
+            delay = min(Duration(seconds=2 * delay.total_seconds()), most)
+        elif function == "fibonacci":
+            before, delay = delay, min(Duration(seconds=(before + delay).total_seconds()), most)
