@@ -54,6 +54,7 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
         view(one, DeploymentView) for one in client.list(path_of("jobs", job.name, "deployments")).body
     ]
     allocations = [held for held in allocations_of(client, job.name) if not held.is_over]
+    missing = _remedies(job)
     errors = [one for one in status.errors if one.name == job.name or one.file == job.place.file]
 
     def blocks(_wide: bool) -> Iterator[Block]:
@@ -76,6 +77,8 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
             )
         if job.unplaced:
             yield from _section("Why not", unplaced_words(job.unplaced))
+        if missing:
+            yield from _section("What would have to change", missing)
         if rollouts:
             yield from _section("Rollout", [_rollout_words(rollouts[-1])])
         if passes:
@@ -88,8 +91,19 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
         "job": client.get(path_of("jobs", job.name)).body,
         "revision": _plain_revision(client, job.revision),
         "evaluations": _plain_passes(client, job.name),
+        "remedies": missing,
     }
     return Result(plain=plain, blocks=blocks)
+
+
+def _remedies(job: JobView) -> list[str]:
+    """What would have to change, worked out here from the state as `plan` reads it: the API decides nothing."""
+    if not job.unplaced:
+        return []
+    from cli.plan_inputs import live_input
+    from reconciler.remedy import remedies
+
+    return remedies(live_input(settings()).state, job.name)
 
 
 def _allocation_result(client: Client, held: AllocationView, now: datetime) -> Result:

@@ -105,6 +105,8 @@ def test_what_finds_no_room_says_why_and_is_placed_once_there_is_some(plant: Pla
     said = plant.command("explain", "fat")
     assert "insufficient memory" in said
     assert "Missing" in said
+    assert "What would have to change" in said
+    assert "lack" in said.partition("What would have to change")[2]
 
     plant.specs.write("late.yaml", job("late", resources="{cpu: 1.5, memory: 64MiB}"))
     assert unplaced(plant, "late") == {"insufficient cpu": 3}
