@@ -26,6 +26,10 @@ _REPEATED: Final = timedelta(hours=1)
 """How much of the clock a change of clocks repeats at most."""
 
 
+class NeverDue(ValueError):
+    """Each field is sound, but no time meets all of them."""
+
+
 def five_fields(cron: str) -> str:
     """The five fields of an expression or nickname. ValueError with a hint if it is neither."""
     expression = NICKNAMES.get(cron.strip(), cron.strip())
@@ -37,6 +41,8 @@ def five_fields(cron: str) -> str:
     try:
         CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
     except CronSimError as error:
+        if _is_sound_by_field(expression):
+            raise NeverDue(f"{cron!r} never fires: the month has no such day") from error
         raise ValueError(f"{cron!r} is no schedule: {error}") from error
     return expression
 
@@ -57,6 +63,17 @@ def newest_due_run(schedule: Schedule, after: datetime, now: datetime) -> dateti
     found = CronSim(_expression(schedule), local, reverse=True)
     newest = next((due for one in found if (due := one.astimezone(UTC)) <= now), None)
     return newest if newest is not None and newest > after else None
+
+
+def _is_sound_by_field(expression: str) -> bool:
+    """Whether only day and month together were at fault."""
+    minute, hour, day, month, weekday = expression.split()
+    try:
+        for alone in (f"{minute} {hour} {day} * {weekday}", f"{minute} {hour} * {month} {weekday}"):
+            CronSim(alone, datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError:
+        return False
+    return True
 
 
 def _expression(schedule: Schedule) -> str:

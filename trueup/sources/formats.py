@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import re2
 from jsonschema import FormatChecker
 
-from trueup.models.cron import NICKNAMES, five_fields
+from trueup.models.cron import NICKNAMES, NeverDue, five_fields
 from trueup.models.units import parse_cores, parse_duration, parse_percent, parse_size
 
 MAX_EXPRESSION: Final = 4096
@@ -101,6 +101,8 @@ def check_cron(text: str) -> None:
     """Five fields or a nickname."""
     try:
         five_fields(text)
+    except NeverDue as error:
+        raise ValueError("never fires: the month has no such day; write a day that it has") from error
     except ValueError as error:
         hint = f"write five fields (minute hour day month weekday) or one of {' '.join(NICKNAMES)}"
         cause = str(error.__cause__ or "")
