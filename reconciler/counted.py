@@ -11,6 +11,7 @@ from reconciler.job_state import (
     ending_anyway,
     groups_gone,
     index_of,
+    is_of_version,
     of_another_kind,
     of_group,
     one_for_each,
@@ -135,7 +136,7 @@ def _group_changes(
         one
         for one in staying
         if one.allocation.digest == digest
-        and one.allocation.job_version != version.version
+        and not is_of_version(actual, version, one.allocation)
         and not one.allocation.is_terminal
     ]
     of_digest = [one for one in staying if one.allocation.digest == digest and not one.allocation.is_terminal]
@@ -202,7 +203,7 @@ def _beside_canaries(
         for one in [*kept, *mine]
         if one.standing in {"keep", "wait"}
         and one.allocation.digest == digest
-        and one.allocation.job_version != version.version
+        and not is_of_version(actual, version, one.allocation)
         and not one.allocation.is_terminal
     )
     return GroupChanges(

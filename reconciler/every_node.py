@@ -6,7 +6,15 @@ from datetime import datetime
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop, earliest
 from reconciler.feasibility import check, check_staying
-from reconciler.job_state import JobState, groups_gone, of_another_kind, of_group, preference, verdicts_of
+from reconciler.job_state import (
+    JobState,
+    groups_gone,
+    is_of_version,
+    of_another_kind,
+    of_group,
+    preference,
+    verdicts_of,
+)
 from reconciler.maker import Maker
 from reconciler.rollout import Rollout, govern
 from reconciler.rules import Verdict
@@ -65,7 +73,7 @@ def _system_changes(
     for one in verdicts:
         if one.standing not in {"leaving", "foreign"}:
             by_node.setdefault(one.allocation.node_id, []).append(one)
-    found = _Sorted(maker=Maker(version=version, group=group), stop=list(foreign))
+    found = _Sorted(actual=actual, maker=Maker(version=version, group=group), stop=list(foreign))
     for node in sorted(actual.nodes.values(), key=lambda node: node.name):
         held = sorted(by_node.pop(node.id, []), key=lambda one: preference(one, digest))
         found.stop += [Stop(allocation=one.allocation, reason="not needed") for one in held[1:]]
@@ -95,6 +103,7 @@ def _system_changes(
 class _Sorted:
     """A system group's allocations, node by node, by what becomes of them."""
 
+    actual: JobState
     maker: "Maker"
     stop: list[Stop]
     place: list[Place] = field(default_factory=list)
@@ -125,7 +134,7 @@ class _Sorted:
                 self.outdated.append(held)
             else:
                 self.ignored += 1
-        elif allocation.job_version != self.maker.version.version:
+        elif not is_of_version(self.actual, self.maker.version, allocation):
             self.in_place.append(allocation)
         else:
             self.ignored += 1

@@ -4,15 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from reconciler.changes import GroupChanges, Stop
 from reconciler.rules import Subject, Verdict, judge
 from trueup.models.allocation import Allocation, StopReason
 from trueup.models.deployment import Deployment
 from trueup.models.digest import group_digest
 from trueup.models.ids import NodeId
-from trueup.models.job import TaskGroup
+from trueup.models.job import Job, TaskGroup
 from trueup.models.node import Node
 from trueup.models.record import JobRecord, JobVersion
+from trueup.models.remembered import remembered
 from trueup.models.template import ClusterSettings
 
 
@@ -63,6 +66,23 @@ def verdicts_of(
             )
         )
     return sorted(found, key=lambda one: (one.allocation.index, one.allocation.created_at, one.allocation.id))
+
+
+def is_of_version(actual: JobState, version: JobVersion, held: Allocation) -> bool:
+    """Whether *version* changes nothing for it: it is of it, or of one that differs in what touches no allocation.
+
+    The contract: `promote`, `frozen` and `suspended` are neither in place nor destructive.
+    """
+    if held.job_version == version.version:
+        return True
+    earlier = actual.versions.get(held.job_version)
+    return earlier is not None and _settled_part(earlier.job) == _settled_part(version.job)
+
+
+@remembered
+def _settled_part(job: Job) -> Job:
+    update = msgspec.structs.replace(job.update, promote="")
+    return msgspec.structs.replace(job, update=update, frozen=False, suspended=False)
 
 
 def of_group(actual: JobState, group: TaskGroup) -> list[Allocation]:

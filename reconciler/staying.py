@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from reconciler.feasibility import check_staying, constraints_of
-from reconciler.job_state import JobState
+from reconciler.job_state import JobState, is_of_version
 from reconciler.rules import Verdict
 from trueup.models.allocation import Allocation
 from trueup.models.ids import AllocationId
@@ -22,7 +22,7 @@ def misplaced(
     """
     order = sorted(
         (one.allocation for one in staying),
-        key=lambda held: (held.job_version != version.version, held.index),
+        key=lambda held: (not is_of_version(actual, version, held), held.index),
     )
     alone = {held.id for held in order if not _fits(actual, version, group, held)}
     together = {
