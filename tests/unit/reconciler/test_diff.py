@@ -165,6 +165,8 @@ def test_an_unhealthy_new_one_halts_the_rollout() -> None:
     cluster.now += timedelta(minutes=6)
     assert counts(cluster.one_pass()["web"]) == {}
     assert cluster.state.allocations[new.id].deployment.healthy is False  # type: ignore[union-attr]
+    told = cluster.state.deployments_of_job("web")[0].groups["app"]
+    assert (told.desired_total, told.placed, told.healthy, told.unhealthy) == (3, 1, 0, 1)
 
 
 def test_a_rollout_that_makes_no_progress_fails_and_still_mends() -> None:
