@@ -107,6 +107,7 @@ class Search:
         self._count(row, 1)
         self._touched.add(row)
         self._evict_again.add(row)
+        self._full.discard(row)  # Who was evicted there may have left more than this one takes.
         gone = None if leaving is None else self._table.row_of.get(leaving.node_id)
         if gone is None or leaving is None:
             return
