@@ -95,9 +95,13 @@ class DriverWatch:
         self._orphans.hasten(self._standing.steady)
 
     def look_at(self, held: Held) -> None:
-        """Asks how the tasks of an allocation do: at once, and those a call is under way for after its answer too."""
-        held.missed |= held.busy
+        """Asks how the tasks of an allocation do: at once, and after the next step those that it may show as running.
+
+        Their calls may be under way, or answered but not yet taken into the record: what is known is older than this.
+        """
+        held.missed |= held.busy | held.record.tasks.keys()
         for handle in held.live_handles():
+            held.missed -= {handle.task} - held.busy
             self._look(handle)
 
     def look_at_missed(self, held: Held) -> None:

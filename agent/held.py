@@ -17,9 +17,9 @@ from trueup.models.wire import AllocationUpdate, Assignment
 class Held:
     """Changed by the runner's thread alone. Values are swapped whole, so that any thread may read them.
 
-    *busy* are the tasks a call is under way for, *missed* those a driver said something of meanwhile: what the call
-    answers may be older than that. *look_at* is when the next step is due. *told* is what the control plane knows or
-    will be told of it, in the version *told_version*.
+    *busy* are the tasks a call is under way for, *missed* those a driver said something of before the record had what
+    their calls answer, which may be older than that. *look_at* is when the next step is due. *told* is what the control
+    plane knows or will be told of it, in the version *told_version*.
     """
 
     assignment: Assignment

@@ -9,6 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.doors import DriverError, TaskHandle, TaskStatus
+from agent.instructions import Answer
+from agent.runner import Runner
 from tests.builders import a_group, a_task
 from tests.unit.agent.fake_driver import Behaviour, FakeDriver
 from tests.unit.agent.world import World, an_assignment
@@ -203,6 +205,22 @@ def test_an_end_between_the_look_of_a_start_and_its_answer_is_not_missed(
         return seen
 
     monkeypatch.setattr(FakeDriver, "status", status)
+    world.assign(an_assignment(job_type="batch", group=a_group(restart=Restart(attempts=0))))
+    world.run(1)
+
+    assert world.held().client_status == "failed"
+
+
+def test_an_end_between_the_answer_of_a_start_and_its_step_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_answer = Runner._answered
+
+    def answered(runner: Runner, allocation_id: AllocationId, task: str, answer: Answer | None) -> None:
+        take_answer(runner, allocation_id, task, answer)
+        world.machine.kill_task(allocation_id, task)
+
+    monkeypatch.setattr(Runner, "_answered", answered)
     world.assign(an_assignment(job_type="batch", group=a_group(restart=Restart(attempts=0))))
     world.run(1)
 
