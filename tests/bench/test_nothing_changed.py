@@ -18,11 +18,11 @@ from reconciler.evaluate import evaluate
 from reconciler.invariants import violations
 from reconciler.loop import ReconcileLoop
 from reconciler.sync import SyncLoop
+from tests.bench.clusters import bring_to_rest
 from tests.bench.measure import cpu_timed, figure, in_turns, note, sample, title
 from tests.bench.trees import write_tree
 from tests.builders import CountingIds, a_node
 from tests.unit.reconciler_loops.conftest import HandClock
-from trueup.models.allocation import TaskState
 from trueup.sources.spec_source import TreeSpecSource, directory_source
 
 JOBS, ALLOCATIONS_EACH, NODES = 1_000, 10, 20
@@ -89,18 +89,7 @@ def _applied(folder: Path) -> Iterator[tuple[SqlStore, ReconcileLoop, HandClock,
                 tx.put_node(a_node(f"node-{number}", cpu=64, memory="256GiB"))
         SyncLoop(source, store, clock).step()
         loop = ReconcileLoop(store, clock, CountingIds())
-        loop.step()
-        running = TaskState(state="running", started_at=clock.now())
-        with store.transaction() as tx:
-            for held in list(tx.state.allocations.values()):
-                tx.put_allocation(
-                    msgspec.structs.replace(
-                        held, client_status="running", healthy=True, tasks={"server": running}
-                    )
-                )
-        for _ in range(4):
-            clock.move(minutes=3)
-            loop.step()
+        bring_to_rest(store, loop, clock)
         assert len(store.state.allocations) == JOBS * ALLOCATIONS_EACH
         assert not violations(store.state)
         yield store, loop, clock, source

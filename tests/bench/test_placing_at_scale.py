@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from metastore.store import SqlStore
 from reconciler.loop import ReconcileLoop
+from tests.bench.clusters import bring_to_rest
 from tests.bench.measure import cpu_timed, figure, note, sample, timed, title
 from tests.builders import CountingIds, a_job, a_node, a_record, a_version
 from tests.unit.reconciler_loops.conftest import HandClock
-from trueup.models.allocation import TaskState
 from trueup.models.ids import RevisionId
 from trueup.models.job import Constraint, Spread
 from trueup.models.node import Node
@@ -44,7 +43,7 @@ def test_one_more_among_many(tmp_path: Path) -> None:
     jobs = 10_000
     title(f"One allocation more among {NODES} nodes, {jobs} jobs and {ALLOCATIONS} allocations")
     with _cluster(tmp_path, jobs=jobs, count=ALLOCATIONS // jobs) as (store, loop, clock):
-        _bring_to_rest(store, loop, clock)
+        bring_to_rest(store, loop, clock)
         full = _full_pass(loop, clock)
         added = []
         for number in range(20):
@@ -109,22 +108,6 @@ def _add_job(store: SqlStore, name: str, count: int, number: int = 0, *, spread:
     with store.transaction() as tx:
         tx.put_version(a_version(job))
         tx.put_job(a_record(job))
-
-
-def _bring_to_rest(store: SqlStore, loop: ReconcileLoop, clock: HandClock) -> None:
-    """Everything is placed, runs, is healthy, and its rollout is over."""
-    loop.step()
-    running = TaskState(state="running", started_at=clock.now())
-    with store.transaction() as tx:
-        for held in list(tx.state.allocations.values()):
-            tx.put_allocation(
-                msgspec.structs.replace(
-                    held, client_status="running", healthy=True, tasks={"server": running}
-                )
-            )
-    for _ in range(3):
-        clock.move(minutes=3)
-        loop.step()
 
 
 def _full_pass(loop: ReconcileLoop, clock: HandClock) -> float:
