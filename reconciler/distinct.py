@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from reconciler.columns import Codes, Mask
 from reconciler.feasibility import constraints_of
-from reconciler.node_table import ABSENT, Codes, Mask, NodeTable
+from reconciler.node_table import ABSENT, NodeTable
 from trueup.models.job import Job, TaskGroup
 from trueup.models.reasons import DISTINCT_HOSTS, Reason, constraint_failed
 

@@ -7,11 +7,11 @@ only touches its node's totals. What is asked of all nodes is then a few operati
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from reconciler.columns import Codes, Column, Columns, Mask
 from reconciler.feasibility import (
     accepts,
     constraints_of,
@@ -20,8 +20,9 @@ from reconciler.feasibility import (
     offers_volume,
     secrets_of,
 )
+from reconciler.packing import NEVER, Packing
 from trueup.models.codec import to_json
-from trueup.models.fit import Demand, NodeUsage
+from trueup.models.fit import Demand
 from trueup.models.ids import NodeId
 from trueup.models.job import Affinity, Constraint, Job, Task, TaskGroup
 from trueup.models.node import Node, attributes_of
@@ -35,67 +36,10 @@ from trueup.models.reasons import (
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings
 
-Mask: TypeAlias = npt.NDArray[np.bool_]
-Column: TypeAlias = npt.NDArray[np.float64]
-Codes: TypeAlias = npt.NDArray[np.int64]
-
 ABSENT: Final = -1
 """The code of a node that has no value."""
-_LEFT: Final = 0.005
-_IDLE: Final = 0.05
-
-
-class Left(NamedTuple):
-    """What is left of a node, as shares of it.
-
-    *lean* is how much more is left of cpu than of memory, *skew* how far apart the two are, *both* their sum. *spare*
-    is small and makes of like nodes the fuller one better, and one where something runs better than an idle one.
-    """
-
-    lean: float
-    skew: float
-    both: float
-    spare: float
-
-
-def left_of(node: Node, used: NodeUsage) -> Left:
-    """What is left of *node* beside *used*."""
-    resources = node.resources
-    cpu = (resources.cpu_millicores - used.cpu_millicores) / max(resources.cpu_millicores, 1)
-    memory = (resources.memory_bytes - used.memory_bytes) / max(resources.memory_bytes, 1)
-    lean, both = cpu - memory, cpu + memory
-    skew = abs(lean)
-    return Left(lean, skew, both, (both + skew) * _LEFT + (0.0 if used.allocations else _IDLE))
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What is free of each node, in amounts and as in `Left`."""
-
-    free_cpu: Column
-    free_memory: Column
-    lean: Column
-    skew: Column
-    both: Column
-    spare: Column
-
-    def copy(self) -> "Columns":
-        """An independent copy, for what-if."""
-        return Columns(
-            self.free_cpu.copy(),
-            self.free_memory.copy(),
-            self.lean.copy(),
-            self.skew.copy(),
-            self.both.copy(),
-            self.spare.copy(),
-        )
-
-    def put(self, row: int, node: Node, used: NodeUsage) -> None:
-        """Takes in a row's totals."""
-        self.free_cpu[row] = node.resources.cpu_millicores - used.cpu_millicores
-        self.free_memory[row] = node.resources.memory_bytes - used.memory_bytes
-        left = left_of(node, used)
-        self.lean[row], self.skew[row], self.both[row], self.spare[row] = left
+_PACKINGS_BYTES: Final = 64 << 20
+_MOST_PACKINGS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +50,28 @@ class Gate:
     refusals: tuple[tuple[Reason, Mask], ...]
 
 
-class NodeTable:
-    """The columns of one set of nodes. Rows are numbered by name.
+class Passing(NamedTuple):
+    """Which rows pass some gates; *bar* says the same to be added to points: 0, or minus infinity."""
 
-    *per_…* are one over what a node has, *root_…* its square root. *scratch* is room to calculate in: fresh arrays
-    would cost more than what is done with them.
-    """
+    mask: Mask
+    bar: Column
+
+
+class NodeTable:
+    """One set of nodes as columns. Rows are numbered by name."""
 
     def __init__(self, state: ClusterState) -> None:
         self.version = state.nodes.version
         self.nodes: Sequence[Node] = sorted(state.nodes.values(), key=lambda node: node.name)
         self.row_of: Mapping[NodeId, int] = {node.id: row for row, node in enumerate(self.nodes)}
-        cpu = np.array([max(float(node.resources.cpu_millicores), 1.0) for node in self.nodes])
-        memory = np.array([max(float(node.resources.memory_bytes), 1.0) for node in self.nodes])
-        self.per_cpu: Column = 1 / cpu
-        self.per_memory: Column = 1 / memory
-        self.root_cpu: Column = np.sqrt(cpu)
-        self.root_memory: Column = np.sqrt(memory)
-        self.scratch: Sequence[Column] = [np.empty(len(self.nodes)) for _ in range(3)]
-        self.columns = Columns(*(np.zeros(len(self.nodes)) for _ in range(6)))
+        self.columns = Columns(self.nodes)
         self._attributes: Sequence[Mapping[str, str]] | None = None
         self._gates: dict[Hashable, Gate] = {}
-        self._masks: dict[tuple[int, ...], Mask] = {}
+        self._passing: dict[tuple[int, ...], Passing] = {}
+        self._packings: dict[Hashable, Packing] = {}
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
+        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (8 * max(len(self.nodes), 1)))
         for node in self.nodes:
             self.refresh(state, node.id)
 
@@ -137,22 +79,27 @@ class NodeTable:
         """Takes in a node's totals."""
         row = self.row_of.get(node_id)
         if row is not None:
-            self.columns.put(row, self.nodes[row], state.usage(node_id))
+            self.columns.put(row, state.usage(node_id))
 
-    def no_room(self, columns: Columns, demand: Demand, among: Mask) -> Mask:
-        """The rows that are not *among* those asked for, or where cpu or memory do not suffice. A new array."""
-        found = columns.free_cpu < demand.cpu_millicores
-        found |= columns.free_memory < demand.memory_bytes
-        found |= ~among
+    def packing(self, demand: Demand, placement: str) -> Packing:
+        """The points of *demand*, kept for the demands that were asked for last."""
+        key = (demand.cpu_millicores, demand.memory_bytes, placement)
+        found = self._packings.pop(key, None)
+        if found is None:
+            found = Packing(self.columns, demand, wants_empty=placement == "spread")
+            if len(self._packings) >= self._most_packings:
+                del self._packings[next(iter(self._packings))]
+        self._packings[key] = found
         return found
 
-    def may_run(self, gates: Sequence[Gate]) -> Mask:
-        """Which nodes pass all *gates*. Not to be changed by the caller."""
+    def passing(self, gates: Sequence[Gate]) -> Passing:
+        """Who passes all *gates*. Not to be changed by the caller."""
         key = tuple(map(id, gates))
-        found = self._masks.get(key)
+        found = self._passing.get(key)
         if found is None:
-            found = np.logical_and.reduce([one.passes for one in gates])
-            self._masks[key] = found
+            mask = np.logical_and.reduce([one.passes for one in gates])
+            found = Passing(mask, np.where(mask, 0.0, NEVER))
+            self._passing[key] = found
         return found
 
     def gates(self, job: Job, group: TaskGroup, settings: ClusterSettings) -> list[Gate]:

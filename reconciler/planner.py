@@ -136,7 +136,7 @@ def _place_group(
         allocation = maker.allocation(place, found, AllocationId(ids.new_id()))
         evicted = tuple(held.allocation for held in found.evicts) if found.evicts else ()
         room.take(allocation, *evicted, *((leaving,) if leaving is not None and place.coupled else ()))
-        search.took(found.node, leaving)
+        search.took(found.row, leaving)
         placements.append(
             Placement(
                 place=place,

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from reconciler.node_table import Column
+from reconciler.columns import Column
 
 Entry: TypeAlias = tuple[float, int]
 _NEVER: Final = -np.inf
@@ -24,56 +24,74 @@ class Ranking:
 
     def __init__(self, points: Column) -> None:
         self._rest = points
-        self._points: dict[int, float] = {}
+        self._known: dict[int, float] = {}
+        """Points of the rows that were taken out, negated as in the heap."""
         self._heap: list[Entry] = []
         self._bound: Entry | None = (_NEVER, -1) if len(points) else None
         """Nothing left in the column comes before it; None: nothing is left."""
 
     def best(self, apart: Collection[int] = ()) -> Entry | None:
         """The points and row of the best one that is not *apart*; None if there is none."""
+        heap, known = self._heap, self._known
         aside: list[Entry] = []
-        while True:
-            top = self._heap[0] if self._heap else None
-            if self._bound is not None and (top is None or top > self._bound):
+        while heap or self._bound is not None:
+            if not heap or (self._bound is not None and heap[0] > self._bound):
                 self._take_more()
-            elif top is None or (self._points.get(top[1]) == -top[0] and top[1] not in apart):
-                break
+                continue
+            top = heap[0]
+            row = top[1]
+            if known.get(row) != top[0]:
+                heapq.heappop(heap)
+            elif row in apart:
+                aside.append(heapq.heappop(heap))
             else:
-                heapq.heappop(self._heap)
-                if self._points.get(top[1]) == -top[0]:
-                    aside.append(top)
+                break
+        found = (-heap[0][0], heap[0][1]) if heap else None
         for entry in aside:
-            heapq.heappush(self._heap, entry)
-        return None if top is None else (-top[0], top[1])
+            heapq.heappush(heap, entry)
+        return found
 
     def put(self, row: int, points: float) -> None:
         """A row has other points now; minus infinity: it is no longer one to pick."""
-        self._rest[row] = _NEVER
+        heap, known = self._heap, self._known
+        if row not in known:
+            self._rest[row] = _NEVER
         if points == _NEVER:
-            self._points.pop(row, None)
-        elif self._points.get(row) != points:
-            self._points[row] = points
-            heapq.heappush(self._heap, (-points, row))
+            known.pop(row, None)
+        elif known.get(row) != -points:
+            known[row] = -points
+            if heap and heap[0][1] == row:
+                heapq.heapreplace(heap, (-points, row))
+            else:
+                heapq.heappush(heap, (-points, row))
 
     def _take_more(self) -> None:
-        rows = _best_rows(self._rest, max(len(self._points), 1))
+        rest = self._rest
+        number = len(self._known)
+        if number <= _ONE_BY_ONE:
+            row = int(rest.argmax())
+            points = float(rest[row])
+            rest[row] = _NEVER
+            self._take(points, row)
+            if points == _NEVER:
+                self._bound = None
+            return
+        rows = _best_rows(rest, number)
         for row in rows:
-            points = float(self._rest[row])
-            self._points[row] = points
-            heapq.heappush(self._heap, (-points, row))
-            self._bound = (-points, row)
-        self._rest[rows] = _NEVER
+            self._take(float(rest[row]), row)
+        rest[rows] = _NEVER
         if not rows:
             self._bound = None
+
+    def _take(self, points: float, row: int) -> None:
+        self._bound = (-points, row)
+        if points != _NEVER:
+            self._known[row] = -points
+            heapq.heappush(self._heap, self._bound)
 
 
 def _best_rows(points: Column, number: int) -> list[int]:
     """The best rows, best first."""
-    if number <= _ONE_BY_ONE:
-        number = 1
-    if number == 1:
-        row = int(points.argmax())
-        return [] if points[row] == _NEVER else [row]
     able = np.flatnonzero(points > _NEVER)
     held = points[able]
     if len(able) > number:

@@ -12,12 +12,14 @@ import msgspec
 import numpy as np
 
 from reconciler.changes import Place
+from reconciler.columns import Column, Mask
 from reconciler.distinct import Distinct, distinct_of
-from reconciler.node_table import Column, Columns, Mask, NodeTable, left_of, refused, table_of
+from reconciler.node_table import NodeTable, refused, table_of
+from reconciler.packing import NEVER
 from reconciler.preemption import PRIORITY_DELTA, Holder, cost, victims
 from reconciler.ranking import Entry, Ranking
 from reconciler.room import Room
-from reconciler.scoring import NEVER, Score, rows_held
+from reconciler.scoring import Score, rows_held
 from trueup.models.allocation import Allocation
 from trueup.models.fit import Demand, demand_of, fits
 from trueup.models.ids import NodeId
@@ -29,9 +31,10 @@ Eviction: TypeAlias = tuple[tuple[int, int, int], int, tuple[Holder, ...]]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A node for a placement, its score, and whom it evicts there."""
+    """A node for a placement, the row it is in, its score, and whom it evicts there."""
 
     node: Node
+    row: int
     score: float
     evicts: tuple[Holder, ...] = ()
 
@@ -45,7 +48,7 @@ class Search:
         self._demand: Demand = demand_of(place.group)
         self._table: NodeTable = table_of(room.cluster)
         self._gates = self._table.gates(job, place.group, settings)
-        self._may_run = self._table.may_run(self._gates)
+        self._may_run, self._bar = self._table.passing(self._gates)
         self._score = Score(self._table, job, place.group, self._demand, settings)
         self._held = rows_held(self._rows_of_others())
         self._distinct: Sequence[Distinct] = distinct_of(job, place.group, self._table, self._held)
@@ -55,6 +58,7 @@ class Search:
         self._asks_each = bool(place.group.ports or self._distinct)
         self._full: set[int] = set()
         self._touched: set[int] = set()
+        """Rows that changed since they were scored."""
         self._evictions: dict[int, Eviction] | None = None
         self._evict_again: set[int] = set()
         self._ranking: Ranking | None = None
@@ -71,7 +75,7 @@ class Search:
             if pinned is not None:
                 return self._found(self._best_of(pinned, place))
         if place.stop is None and not place.avoid_nodes:
-            return self._found(self._best_plain(place, ()))
+            return self._found(self._best_plain(place))
         special = self._special_rows(place)
         plain = self._best_plain(place, special)
         apart = self._best_of([row for row in special if self._may_run[row]], place)
@@ -101,18 +105,15 @@ class Search:
         apart = [self._eviction(row, place) for row in special if self._may_run[row]]
         return self._evicting([*options, *(one for one in apart if one is not None)], place)
 
-    def took(self, node: Node, leaving: Allocation | None) -> None:
-        """Takes in that *node* got a placement, and that *leaving* went."""
-        row = self._table.row_of[node.id]
+    def took(self, row: int, leaving: Allocation | None) -> None:
+        """Takes in that a row got a placement, and that *leaving* went."""
         self._count(row, 1)
         self._touched.add(row)
-        self._evict_again.add(row)
         self._full.discard(row)  # Who was evicted there may have left more than this one takes.
         gone = None if leaving is None else self._table.row_of.get(leaving.node_id)
         if gone is None or leaving is None:
             return
         self._touched.add(gone)
-        self._evict_again.add(gone)
         self._full.discard(gone)
         if not leaving.is_terminal:
             self._count(gone, -1)
@@ -152,13 +153,14 @@ class Search:
 
     def _count_full(self, among: Mask, leaving: int | None, found: Counter[str]) -> Mask:
         """Counts the rows that lack cpu or memory, as `fits` would; which are left to be asked alone."""
-        columns = self._columns()
+        columns, demand = self._table.columns, self._demand
         alone = np.zeros(len(among), dtype=np.bool_)
-        if leaving is not None:
-            alone[leaving] = among[leaving]
-            among[leaving] = False
-        no_cpu = among & (columns.free_cpu < self._demand.cpu_millicores)
-        no_memory = among & ~no_cpu & (columns.free_memory < self._demand.memory_bytes)
+        asked = [self._table.row_of[node_id] for node_id in self._room.changed]
+        asked += [] if leaving is None else [leaving]
+        alone[asked] = among[asked]
+        among[asked] = False
+        no_cpu = among & (columns.free_cpu < demand.cpu_millicores)
+        no_memory = among & ~no_cpu & (columns.free_memory < demand.memory_bytes)
         found[insufficient("cpu")] += int(np.count_nonzero(no_cpu))
         found[insufficient("memory")] += int(np.count_nonzero(no_memory))
         return alone
@@ -205,65 +207,50 @@ class Search:
 
     # The best of them.
 
-    def _best_plain(self, place: Place, special: Collection[int]) -> Entry | None:
+    def _best_plain(self, place: Place, special: Collection[int] = ()) -> Entry | None:
         """The best row but *special* ones. What has no room is not looked at again until something goes there."""
+        if self._ranking is None and self._landscape is None:
+            self._begin()
         for row in self._touched:
-            self._score_again(row)
+            self._put(row, self._points(row))
+        self._evict_again |= self._touched
         self._touched.clear()
         while True:
-            entry = self._top(special)
+            entry = self._ranking.best(special) if self._ranking is not None else self._top(special)
             if entry is None or not self._asks_each or self._refuses(entry[1], place, None) is None:
                 return entry
             self._full.add(entry[1])
             self._put(entry[1], NEVER)
 
-    def _top(self, special: Collection[int]) -> Entry | None:
-        if self._score.spreading is not None:
-            return self._top_of_landscape(special)
-        if self._ranking is None:
-            self._ranking = Ranking(self._all_points().copy())
-        return self._ranking.best(special)
+    def _begin(self) -> None:
+        """Scores every row but for spreads; minus infinity where the group cannot go."""
+        points = self._score.of_all(self._bar, self._held)
+        for node_id in self._room.changed:
+            row = self._table.row_of[node_id]
+            points[row] = self._points(row)
+        for one in self._distinct:
+            points[~one.open()] = NEVER
+        if self._full:
+            points[list(self._full)] = NEVER
+        if self._score.spreading is None:
+            self._ranking = Ranking(points)
+        else:
+            self._landscape = points
 
-    def _top_of_landscape(self, special: Collection[int]) -> Entry | None:
-        if self._landscape is None:
-            self._landscape = self._all_points().copy()
-        if not len(self._landscape):
+    def _top(self, special: Collection[int]) -> Entry | None:
+        """The best of the landscape, with spreads."""
+        if self._landscape is None or not len(self._landscape):
             return None
         points = self._landscape + self._score.of_spreads()
         points[list(special)] = NEVER
         row = int(points.argmax())
         return None if points[row] == NEVER else (float(points[row]), row)
 
-    def _all_points(self) -> Column:
-        """Every row's score but for spreads; minus infinity where the group cannot go. In the table's scratch."""
-        columns = self._columns()
-        closed = self._table.no_room(columns, self._demand, self._may_run)
-        for one in self._distinct:
-            closed |= ~one.open()
-        if self._full:
-            closed[list(self._full)] = True
-        points = self._score.of_all(columns, self._held)
-        np.putmask(points, closed, NEVER)
-        return points
-
-    def _columns(self) -> Columns:
-        columns = self._table.columns
-        if not self._room.changed:
-            return columns
-        columns = columns.copy()
-        for node_id, used in self._room.changed.items():
-            row = self._table.row_of[node_id]
-            columns.put(row, self._table.nodes[row], used)
-        return columns
-
-    def _score_again(self, row: int) -> None:
-        if self._ranking is None and self._landscape is None:
-            return
-        node = self._table.nodes[row]
-        used = self._room.usage(node.id)
-        able = self._may_run[row] and row not in self._full and fits(node, used, self._demand) is None
-        twins = self._held.get(row, 0)
-        self._put(row, self._score.of_one(row, left_of(node, used), twins=twins) if able else NEVER)
+    def _points(self, row: int) -> float:
+        if not self._may_run[row] or row in self._full:
+            return NEVER
+        used = self._room.usage(self._table.nodes[row].id)
+        return self._score.with_room(row, used, self._held.get(row, 0))
 
     def _put(self, row: int, points: float) -> None:
         if self._ranking is not None:
@@ -279,9 +266,9 @@ class Search:
     def _total(self, row: int, place: Place) -> float:
         """A row's whole score for one placement."""
         node = self._table.nodes[row]
-        left = left_of(node, self._room.without(node.id, _leaving(place)))
+        used = self._room.without(node.id, _leaving(place))
         twins = self._held.get(row, 0) - (_counted_row(place, self._table) == row)
-        total = self._score.of_one(row, left, twins=twins, failed=node.id in place.avoid_nodes)
+        total = self._score.of_one(row, used, twins, failed=node.id in place.avoid_nodes)
         return total + self._score.of_spreads_on(row)
 
     # Who would have to give way.
@@ -307,7 +294,7 @@ class Search:
             return None
         _, row, evicts = min(options, key=lambda one: one[:2])
         shown = self._score.shown(self._total(row, place))
-        return Found(node=self._table.nodes[row], score=shown, evicts=evicts)
+        return Found(node=self._table.nodes[row], row=row, score=shown, evicts=evicts)
 
     def _refuses(self, row: int, place: Place, counted: int | None) -> Reason | None:
         for one in self._distinct:
@@ -320,7 +307,8 @@ class Search:
     def _found(self, entry: Entry | None) -> Found | None:
         if entry is None:
             return None
-        return Found(node=self._table.nodes[entry[1]], score=self._score.shown(entry[0]))
+        points, row = entry
+        return Found(node=self._table.nodes[row], row=row, score=self._score.shown(points))
 
     def _count(self, row: int, by: int) -> None:
         """Counts an allocation of the group in or out."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reconciler.node_table import ABSENT, Codes, Column, Mask, NodeTable
+from reconciler.columns import Codes, Column, Mask
+from reconciler.node_table import ABSENT, NodeTable
 from trueup.models.job import Spread
 
 

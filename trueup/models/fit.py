@@ -5,7 +5,9 @@ Amounts are integers. Room is taken until an allocation's tasks have ended, what
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from trueup.models.allocation import AllocatedResources, Allocation
 from trueup.models.job import TaskGroup
@@ -17,13 +19,12 @@ from trueup.models.units import Bytes, Millicores
 DYNAMIC_PORTS = range(20_000, 32_000)
 
 
-@dataclass(slots=True)
-class NodeUsage:
+class NodeUsage(msgspec.Struct, gc=False):
     """What is taken on a node: running totals, changed by `add` and `remove`, never recounted."""
 
     cpu_millicores: int = 0
     memory_bytes: int = 0
-    ports: dict[int, int] = field(default_factory=dict)
+    ports: dict[int, int] = {}
     allocations: int = 0
 
     def add(self, allocation: Allocation) -> None:
@@ -36,17 +37,14 @@ class NodeUsage:
 
     def copy(self) -> "NodeUsage":
         """An independent copy, for what-if."""
-        return NodeUsage(
-            cpu_millicores=self.cpu_millicores,
-            memory_bytes=self.memory_bytes,
-            ports=dict(self.ports),
-            allocations=self.allocations,
-        )
+        return NodeUsage(self.cpu_millicores, self.memory_bytes, self.ports.copy(), self.allocations)
 
     def _change(self, allocation: Allocation, by: int) -> None:
         self.cpu_millicores += by * allocation.resources.cpu_millicores
         self.memory_bytes += by * allocation.resources.memory_bytes
         self.allocations += by
+        if not allocation.ports:
+            return
         for port in allocation.ports.values():
             held = self.ports.get(port, 0) + by
             if held:

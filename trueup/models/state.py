@@ -122,11 +122,14 @@ class ClusterState:
             if earlier.node_id != allocation.node_id:
                 _remove(self._ids_by_node, earlier.node_id, earlier.id)
         self.allocations[allocation.id] = allocation
-        self._ids_by_job.setdefault(allocation.job, {})[allocation.id] = None
-        self._ids_by_node.setdefault(allocation.node_id, {})[allocation.id] = None
+        _add(self._ids_by_job, allocation.job, allocation.id)
+        _add(self._ids_by_node, allocation.node_id, allocation.id)
         if allocation.holds_resources:
             self.touched.add(allocation.node_id)
-            self._usage.setdefault(allocation.node_id, NodeUsage()).add(allocation)
+            used = self._usage.get(allocation.node_id)
+            if used is None:
+                used = self._usage[allocation.node_id] = NodeUsage()
+            used.add(allocation)
 
     def drop_allocation(self, allocation_id: AllocationId) -> None:
         """Forgets an allocation; nothing happens if it is unknown."""
@@ -189,6 +192,14 @@ class ClusterState:
         used.remove(allocation)
         if not used.allocations:
             del self._usage[allocation.node_id]
+
+
+def _add(index: dict[Key, dict[Member, None]], key: Key, held: Member) -> None:
+    members = index.get(key)
+    if members is None:
+        index[key] = {held: None}
+    else:
+        members[held] = None
 
 
 def _remove(index: dict[Key, dict[Member, None]], key: Key, held: Member) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.evaluate import evaluate
 from reconciler.feasibility import check
-from reconciler.node_table import NodeTable, left_of, refused, table_of
+from reconciler.node_table import NodeTable, refused, table_of
 from reconciler.ranking import Ranking
 from reconciler.scoring import Score
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
@@ -93,7 +93,7 @@ def test_who_may_run_a_group_is_who_passes_every_filter(world: tuple[ClusterStat
     table = table_of(state)
     gates = table.gates(job, job.groups[0], state.settings)
     reasons = [check(node, job, job.groups[0], state.settings) for node in table.nodes]
-    assert list(table.may_run(gates)) == [reason is None for reason in reasons]
+    assert list(table.passing(gates).mask) == [reason is None for reason in reasons]
     among = np.ones(len(table.nodes), dtype=np.bool_)
     assert dict(refused(gates, among)) == Counter(reason for reason in reasons if reason is not None)
     assert list(among) == [reason is None for reason in reasons]
@@ -112,13 +112,12 @@ def test_every_placement_goes_to_the_best_of_all_nodes(world: tuple[ClusterState
     for placement in [*outcome.placements, None]:
         score = Score(table, job, group, demand, state.settings)
         if score.spreading is not None:
-            score.spreading.begin(table.may_run(table.gates(job, group, state.settings)), held)
+            score.spreading.begin(table.passing(table.gates(job, group, state.settings)).mask, held)
         ranked = []
         for row in able:
             node = table.nodes[row]
             if fits(node, used[node.id], demand) is None:
-                left = left_of(node, used[node.id])
-                total = score.of_one(row, left, twins=held.get(row, 0), failed=False)
+                total = score.of_one(row, used[node.id], held.get(row, 0))
                 ranked.append((-total - score.of_spreads_on(row), node.name, row))
         if placement is None:
             assert not ranked or len(outcome.placements) == group.count
