@@ -18,16 +18,23 @@ Codes: TypeAlias = npt.NDArray[np.int64]
 Facts: TypeAlias = tuple[int, int, float, float, float, float]
 """A node's cpu and memory, one over each, and the square root of each."""
 
+LEFT: Final = 0.005
+IDLE: Final = 0.05
+"""What `spare` is made of."""
 _REMEMBERED: Final = 1024
 
 
 class Columns:
-    """The columns. *is_idle* is 1 where nothing runs; *facts* are the unchanging columns, row by row."""
+    """The columns.
+
+    *lean* is how much more is left of cpu than of memory, as shares of the node, *skew* how far apart the two are,
+    *both* their sum. *spare* is small and makes of like nodes the fuller one better, and one where something runs
+    better than an idle one. *facts* are the unchanging columns, row by row.
+    """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.free_cpu: Column = np.array([float(node.resources.cpu_millicores) for node in nodes])
         self.free_memory: Column = np.array([float(node.resources.memory_bytes) for node in nodes])
-        self.is_idle: Column = np.ones(len(nodes))
         cpu, memory = np.maximum(self.free_cpu, 1.0), np.maximum(self.free_memory, 1.0)
         self.per_cpu: Column = 1 / cpu
         self.per_memory: Column = 1 / memory
@@ -44,16 +51,25 @@ class Columns:
                 strict=True,
             )
         )
+        left_cpu, left_memory = self.free_cpu * self.per_cpu, self.free_memory * self.per_memory
+        self.lean: Column = left_cpu - left_memory
+        self.skew: Column = np.abs(self.lean)
+        self.both: Column = left_cpu + left_memory
+        self.spare: Column = (self.both + self.skew) * LEFT + IDLE
         self._changed: Codes = np.empty(max(2 * len(nodes), _REMEMBERED), dtype=np.int64)
         self._held = 0
         self._dropped = 0
 
     def put(self, row: int, used: NodeUsage) -> None:
         """Takes in what is taken of a row."""
-        cpu, memory, *_ = self.facts[row]
-        self.free_cpu[row] = cpu - used.cpu_millicores
-        self.free_memory[row] = memory - used.memory_bytes
-        self.is_idle[row] = not used.allocations
+        cpu, memory, per_cpu, per_memory, _, _ = self.facts[row]
+        self.free_cpu[row] = free_cpu = cpu - used.cpu_millicores
+        self.free_memory[row] = free_memory = memory - used.memory_bytes
+        left_cpu, left_memory = free_cpu * per_cpu, free_memory * per_memory
+        lean, both = left_cpu - left_memory, left_cpu + left_memory
+        skew = abs(lean)
+        self.lean[row], self.skew[row], self.both[row] = lean, skew, both
+        self.spare[row] = (both + skew) * LEFT + (0.0 if used.allocations else IDLE)
         if self._held == len(self._changed):
             self._dropped += self._held
             self._held = 0

@@ -65,15 +65,27 @@ class NodeTable:
         self.nodes: Sequence[Node] = sorted(state.nodes.values(), key=lambda node: node.name)
         self.row_of: Mapping[NodeId, int] = {node.id: row for row, node in enumerate(self.nodes)}
         self.columns = Columns(self.nodes)
+        self._scratch: Column = np.empty(len(self.nodes))
+        self._scratch_of: object = None
         self._attributes: Sequence[Mapping[str, str]] | None = None
         self._gates: dict[Hashable, Gate] = {}
         self._passing: dict[tuple[int, ...], Passing] = {}
         self._packings: dict[Hashable, Packing] = {}
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
-        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (8 * max(len(self.nodes), 1)))
+        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (24 * max(len(self.nodes), 1)))
         for node in self.nodes:
-            self.refresh(state, node.id)
+            if state.usage(node.id).allocations:
+                self.refresh(state, node.id)
+
+    def scratch(self, of: object) -> Column:
+        """A column that is *of* one caller until another asks: fresh ones cost more than what is done with them."""
+        self._scratch_of = of
+        return self._scratch
+
+    def has_scratch(self, of: object) -> bool:
+        """Whether the scratch still holds what that caller left in it."""
+        return self._scratch_of is of
 
     def refresh(self, state: ClusterState, node_id: NodeId) -> None:
         """Takes in a node's totals."""

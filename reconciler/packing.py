@@ -16,12 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from reconciler.columns import Codes, Column, Columns
+from reconciler.columns import IDLE, LEFT, Codes, Column, Columns
 from trueup.models.fit import Demand, NodeUsage
 
 NEVER: Final = -np.inf
-_LEFT: Final = 0.005
-_IDLE: Final = 0.05
 
 
 class Packing:
@@ -32,12 +30,17 @@ class Packing:
         self._cpu, self._memory = demand.cpu_millicores, demand.memory_bytes
         self._by_cpu, self._by_memory = 1 / sqrt(max(self._cpu, 1)), 1 / sqrt(max(self._memory, 1))
         self._wants_empty = wants_empty
-        self._points: Column = np.empty(0)
-        self._mark: int | None = None
+        cpu, memory = columns.per_cpu * self._cpu, columns.per_memory * self._memory
+        self._takes: Column = cpu + memory if wants_empty else cpu - memory
+        self._weight: Column = np.minimum(
+            columns.root_cpu * self._by_cpu, columns.root_memory * self._by_memory
+        )
+        self._points: Column = self._of(slice(None))
+        self._mark = columns.mark
 
     def of_all(self) -> Column:
         """Every row's points, minus infinity where cpu or memory do not suffice. Not to be changed by the caller."""
-        rows = None if self._mark is None else self._columns.changed_since(self._mark)
+        rows = self._columns.changed_since(self._mark)
         if rows is None:
             self._points = self._of(slice(None))
         elif len(rows):
@@ -47,45 +50,36 @@ class Packing:
 
     def has_room(self, row: int, used: NodeUsage) -> bool:
         """Whether cpu and memory of a row suffice beside *used*, as `fits` would say."""
-        cpu, memory, *_ = self._columns.facts[row]
-        return used.cpu_millicores + self._cpu <= cpu and used.memory_bytes + self._memory <= memory
+        facts = self._columns.facts[row]
+        return used.cpu_millicores + self._cpu <= facts[0] and used.memory_bytes + self._memory <= facts[1]
 
     def of_one(self, row: int, used: NodeUsage) -> float:
         """One row's points beside *used*, whether there is room or not."""
         total_cpu, total_memory, per_cpu, per_memory, root_cpu, root_memory = self._columns.facts[row]
         cpu = (total_cpu - used.cpu_millicores) * per_cpu
         memory = (total_memory - used.memory_bytes) * per_memory
+        both = cpu + memory
         if self._wants_empty:
-            return cpu + memory - (per_cpu * self._cpu + per_memory * self._memory) - 1.0
+            return both - (per_cpu * self._cpu + per_memory * self._memory) - 1.0
         lean = cpu - memory
         skew = abs(lean)
         gain = skew - abs(lean - (per_cpu * self._cpu - per_memory * self._memory))
         weight = min(root_cpu * self._by_cpu, root_memory * self._by_memory)
-        idle = 0.0 if used.allocations else _IDLE
-        return gain * weight - ((cpu + memory + skew) * _LEFT + idle)
+        return gain * weight - ((both + skew) * LEFT + (0.0 if used.allocations else IDLE))
 
     def _of(self, rows: Codes | slice) -> Column:
-        """The same for many rows."""
+        """The same for many rows, minus infinity where there is no room."""
         columns = self._columns
-        free_cpu, free_memory = columns.free_cpu[rows], columns.free_memory[rows]
-        per_cpu, per_memory = columns.per_cpu[rows], columns.per_memory[rows]
-        cpu, memory = free_cpu * per_cpu, free_memory * per_memory
         if self._wants_empty:
-            points = cpu + memory
-            points -= per_cpu * self._cpu + per_memory * self._memory
+            points = columns.both[rows] - self._takes[rows]
             points -= 1.0
         else:
-            lean = cpu - memory
-            skew = np.abs(lean)
-            lean -= per_cpu * self._cpu - per_memory * self._memory
-            points = skew - np.abs(lean)
-            points *= np.minimum(
-                columns.root_cpu[rows] * self._by_cpu, columns.root_memory[rows] * self._by_memory
-            )
-            cpu += memory
-            cpu += skew
-            cpu *= _LEFT
-            cpu += columns.is_idle[rows] * _IDLE
-            points -= cpu
-        points[(free_cpu < self._cpu) | (free_memory < self._memory)] = NEVER
+            points = columns.lean[rows] - self._takes[rows]
+            np.abs(points, out=points)
+            np.subtract(columns.skew[rows], points, out=points)
+            points *= self._weight[rows]
+            points -= columns.spare[rows]
+        closed = columns.free_cpu[rows] < self._cpu
+        closed |= columns.free_memory[rows] < self._memory
+        points[closed] = NEVER
         return points

@@ -37,12 +37,12 @@ class Score:
         self.spreading = Spreading(table, spreads, self._count) if spreads else None
         self._parts = 1 + bool(affinities) + bool(spreads)
 
-    def of_all(self, bar: Column, twins: Mapping[int, int]) -> Column:
-        """Every row's score but for what it gains by spreads: a new column, minus infinity where there is no room.
+    def of_all(self, bar: Column, twins: Mapping[int, int], out: Column) -> Column:
+        """Every row's score but for what it gains by spreads, in *out*; minus infinity where there is no room.
 
         *bar* is minus infinity where the group may not go, else 0; *twins* are the group's own, by row.
         """
-        total = self._packing.of_all() + bar
+        total = np.add(self._packing.of_all(), bar, out=out)
         for row, held in twins.items():
             if held > 0:
                 total[row] -= self._crowding(held)

@@ -209,7 +209,7 @@ class Search:
 
     def _best_plain(self, place: Place, special: Collection[int] = ()) -> Entry | None:
         """The best row but *special* ones. What has no room is not looked at again until something goes there."""
-        if self._ranking is None and self._landscape is None:
+        if (self._ranking is None and self._landscape is None) or not self._table.has_scratch(self):
             self._begin()
         for row in self._touched:
             self._put(row, self._points(row))
@@ -224,7 +224,7 @@ class Search:
 
     def _begin(self) -> None:
         """Scores every row but for spreads; minus infinity where the group cannot go."""
-        points = self._score.of_all(self._bar, self._held)
+        points = self._score.of_all(self._bar, self._held, self._table.scratch(self))
         for node_id in self._room.changed:
             row = self._table.row_of[node_id]
             points[row] = self._points(row)

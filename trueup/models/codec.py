@@ -65,18 +65,20 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
     return msgspec.json.decode(text, type=understood(kind), dec_hook=_decode)
 
 
+_NOTHING: Final = frozenset[str]()
+_AS_THEY_ARE: Final = frozenset({str, int, float, bool, type(None)})
+
+
 def to_plain(value: object) -> Any:  # noqa: ANN401 - plain data is whatever JSON can say
     """Plain data of a model, without what equals its default."""
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, msgspec.Struct):
-        return {
-            name: to_plain(held)
-            for name, attribute, default in _fields(type(value))
-            if (held := getattr(value, attribute)) != default or default is msgspec.NODEFAULT
-        }
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(held) for key, held in value.items()}
+        return to_plain_without(value, _NOTHING)
     if isinstance(value, (list, tuple)):
         return [to_plain(held) for held in value]
+    if isinstance(value, (dict, Mapping)):
+        return {str(key): to_plain(held) for key, held in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(to_plain(held) for held in value)
     if isinstance(value, datetime):
@@ -86,6 +88,16 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - plain data is whatever JSO
     return value
 
 
+def to_plain_without(value: msgspec.Struct, names: frozenset[str]) -> dict[str, Any]:
+    """The same, without the fields of those *names* (as documents have them)."""
+    return {
+        name: to_plain(held)
+        for name, attribute, default in _fields_without(type(value), names)
+        if (held := getattr(value, attribute)) is not default
+        and (held != default or default is msgspec.NODEFAULT)
+    }
+
+
 def to_json(value: object) -> bytes:
     """JSON of a model, in field order; defaults of the simple kinds left out."""
     return msgspec.json.encode(value, enc_hook=_encode)
@@ -93,12 +105,17 @@ def to_json(value: object) -> bytes:
 
 def to_canonical_json(value: object) -> bytes:
     """JSON with sorted keys and no defaults: equal values, equal bytes, whatever the process or release."""
-    return msgspec.json.encode(to_plain(value), order="deterministic")
+    return plain_to_canonical_json(to_plain(value))
+
+
+def plain_to_canonical_json(plain: object) -> bytes:
+    """The same of what is plain data already."""
+    return msgspec.json.encode(plain, order="deterministic")
 
 
 @cache
-def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
-    """Of each field: its name in documents, its name in Python, its default; none where the type is written whole."""
+def _fields_without(kind: type[msgspec.Struct], names: frozenset[str]) -> tuple[tuple[str, str, Any], ...]:
+    """Of each field but those of *names*: its two names, its default; none where the type is written whole."""
     found = []
     for field in msgspec.structs.fields(kind):
         default = field.default
@@ -106,7 +123,8 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
             default = field.default_factory()
         if not kind.__struct_config__.omit_defaults:
             default = msgspec.NODEFAULT
-        found.append((field.encode_name, field.name, default))
+        if field.encode_name not in names:
+            found.append((field.encode_name, field.name, default))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from trueup.models.codec import to_canonical_json, to_plain
+from trueup.models.codec import plain_to_canonical_json, to_plain_without
 from trueup.models.ids import Digest
 from trueup.models.job import Job, TaskGroup
 from trueup.models.remembered import remembered
@@ -26,6 +26,7 @@ _GROUP_IN_PLACE: Final = frozenset(
         "shutdown_delay",
     }
 )
+_GROUP_ELSEWHERE: Final = _GROUP_IN_PLACE | {"tasks"}
 _TASK_IN_PLACE: Final = frozenset({"checks", "constraints", "kill_timeout", "logs", "max_run_duration"})
 
 
@@ -41,21 +42,19 @@ def _group_digests(job: Job) -> Mapping[str, tuple[TaskGroup, Digest]]:
 
 
 def _group_digest(job: Job, group: TaskGroup) -> Digest:
-    seen = {key: value for key, value in to_plain(group).items() if key not in _GROUP_IN_PLACE}
-    seen["tasks"] = sorted(
-        ({key: value for key, value in task.items() if key not in _TASK_IN_PLACE} for task in seen["tasks"]),
-        key=lambda task: str(task["name"]),
-    )
+    seen = to_plain_without(group, _GROUP_ELSEWHERE)
+    tasks = [to_plain_without(task, _TASK_IN_PLACE) for task in group.tasks]
+    seen["tasks"] = sorted(tasks, key=lambda task: str(task["name"]))
     seen["type"] = job.type
     seen["restart_token"] = job.restart_token
-    return content_digest(to_canonical_json(seen))
+    return content_digest(plain_to_canonical_json(seen))
 
 
 @remembered
 def job_digest(job: Job) -> Digest:
     """The digest of all groups: what a rollout, a promotion or a revert speaks of."""
     groups = sorted((group.name, group_digest(job, group)) for group in job.groups)
-    return content_digest(to_canonical_json(groups))
+    return content_digest(plain_to_canonical_json(groups))
 
 
 def content_digest(content: bytes) -> Digest:
