@@ -2,9 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,9 +11,8 @@ from api.ask import Ask
 from api.paging import Page, page_of
 from api.problems import not_found
 from api.routing import PAGING, Answer, Parameter, Route
-from trueup.models.allocation import Allocation
-from trueup.models.job import Service
-from trueup.models.node import Node
+from trueup.models.addresses import in_order, offers_of
+from trueup.models.service import ServiceAddress
 from trueup.models.state import ClusterState
 
 _FORMATS: Final = ("json", "prometheus")
@@ -51,19 +49,17 @@ class TargetView(msgspec.Struct, frozen=True, kw_only=True):
 
 def services_of(state: ClusterState) -> dict[str, ServiceView]:
     """All services by name: those that jobs declare, with the addresses that are healthy."""
-    addresses: dict[str, list[AddressView]] = defaultdict(list)
+    addresses: dict[str, list[ServiceAddress]] = defaultdict(list)
     for name in state.job_names():
         job = state.wanted_job(name)
         for group in () if job is None else job.groups:
             for service in group.services:
                 addresses.setdefault(service.name, [])
     for held in state.allocations.values():
-        for service, address in _healthy_addresses(state, held):
-            addresses[service.name].append(address)
+        for service_name, address in offers_of(state, held):
+            addresses[service_name].append(address)
     return {
-        name: ServiceView(
-            name=name, addresses=tuple(sorted(found, key=lambda one: (one.allocation, one.address)))
-        )
+        name: ServiceView(name=name, addresses=tuple(map(_view, in_order(found))))
         for name, found in sorted(addresses.items())
     }
 
@@ -111,37 +107,16 @@ def prometheus_targets(service: ServiceView) -> list[TargetView]:
     ]
 
 
-def _healthy_addresses(state: ClusterState, held: Allocation) -> Iterator[tuple[Service, AddressView]]:
-    version = state.versions.get((held.job, held.job_version))
-    group = None if version is None else version.job.group(held.group)
-    node = state.nodes.get(held.node_id)
-    if (
-        group is None
-        or node is None
-        or not (held.is_wanted and held.client_status == "running" and held.healthy)
-    ):
-        return
-    for service in group.services:
-        port = held.ports.get(service.port)
-        if port is not None:
-            yield (
-                service,
-                AddressView(
-                    address=f"{host_of(node)}:{port}",
-                    node=held.node,
-                    job=held.job,
-                    group=held.group,
-                    allocation=held.name,
-                    allocation_id=held.id,
-                    labels=service.labels,
-                ),
-            )
-
-
-def host_of(node: Node) -> str:
-    """The host others dial to reach what runs on *node*: where its agent is reached, without which its name."""
-    host = node.attributes.get("host_ip") or urlsplit(node.endpoint).hostname or node.name
-    return f"[{host}]" if ":" in host else host
+def _view(one: ServiceAddress) -> AddressView:
+    return AddressView(
+        address=one.address,
+        node=one.node,
+        job=one.job,
+        group=one.group,
+        allocation=one.allocation,
+        allocation_id=one.allocation_id,
+        labels=one.labels,
+    )
 
 
 def _label_name(key: str) -> str:

@@ -4,6 +4,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +20,9 @@ from cli.threads import STOP_SECONDS, LoopThreads
 from cli.tokens import read_token
 from metastore.membership import Membership, MembershipSettings
 from metastore.retention import Retention
+from metastore.service_telling import ServiceTelling
 from metastore.store import SqlStore
-from reconciler.dispatcher import Dispatcher, SideBySide
+from reconciler.dispatcher import NODES_AT_ONCE, Dispatcher, SideBySide
 from reconciler.loop import ReconcileLoop
 from reconciler.sync import SyncLoop
 from trueup.agent_client import AgentClient
@@ -46,34 +48,39 @@ class ControlPlane:
         self.store = SqlStore.open(_store_folder(settings), clock, ids)
         self._closing.callback(self.store.close)
         self.cluster_token = cluster_token(settings.token_file)
+        agents = AgentClient(self.store.node_secret, epoch=lambda: self.store.state.epoch)
+        self._closing.callback(agents.close)
+        nudging = ThreadPoolExecutor(max_workers=NODES_AT_ONCE, thread_name_prefix="nudge")
+        self._closing.callback(lambda: nudging.shutdown(wait=False, cancel_futures=True))
+
+        def adopting() -> bool:
+            return self.membership.adopting
+
+        def undecided() -> bool:
+            return adopting() or (self.membership.met_strangers and not sync.has_read)
+
+        services = ServiceTelling(self.store, agents, clock, undecided=undecided, submit=nudging.submit)
         self.membership = Membership(
             self.store,
             clock,
             ids,
             MembershipSettings(node_timeout=settings.node_timeout, expected_nodes=expected_nodes),
+            services=services,
         )
         self._source = _source(settings, clock)
         self._closing.callback(self._source.close)
-        agents = AgentClient(self.membership.secret_of, epoch=lambda: self.store.state.epoch)
-        self._closing.callback(agents.close)
         side_by_side = SideBySide()
         self._closing.callback(side_by_side.close)
 
-        def adopting() -> bool:
-            return self.membership.adopting
-
         sync = SyncLoop(self._source, self.store, clock, adopting=adopting)
-
-        def undecided() -> bool:
-            return adopting() or (self.membership.met_strangers and not sync.has_read)
-
         add = self._threads.add
         self._wake_source = add("source", sync)
         wake_reconcile = add("reconcile", ReconcileLoop(self.store, clock, ids, adopting=undecided))
         wake_dispatch = add("dispatch", Dispatcher(self.store, agents, clock, run_all=side_by_side))
+        wake_services = add("services", services)
         add("nodes", self.membership)
         add("retention", Retention(self.store, clock, self.membership.forget))
-        self.store.subscribe(_waker(wake_reconcile, wake_dispatch))
+        self.store.subscribe(_waker(wake_reconcile, wake_dispatch, wake_services))
         self._http = HttpServer(
             create_app(self._deps(settings, clock)),
             settings.bind,
@@ -176,11 +183,13 @@ def _git_settings(settings: GitSettings) -> git.GitSettings:
 
 
 def _waker(
-    wake_reconcile: Callable[[], None], wake_dispatch: Callable[[], None]
+    wake_reconcile: Callable[[], None], wake_dispatch: Callable[[], None], wake_services: Callable[[], None]
 ) -> Callable[[Committed], None]:
     def wake(committed: Committed) -> None:
         if committed.outbox:
             wake_dispatch()
+        if committed.allocations or committed.nodes:
+            wake_services()
         if committed.jobs or committed.nodes or committed.room_freed:
             wake_reconcile()
 

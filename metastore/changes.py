@@ -112,6 +112,7 @@ class Changes:
             nodes=frozenset(self.staged(NODES)),
             outbox=frozenset(entry.node_id for entry in self.pushes),
             room_freed=self._frees_room(committed),
+            allocations=frozenset(self.staged(ALLOCATIONS)),
         )
 
     def _ordered(self) -> Iterator[tuple[Kind[Any, Any], Any, Any]]:

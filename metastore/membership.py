@@ -20,6 +20,7 @@ from metastore.errors import NameTaken, UnknownNode
 from metastore.liveness import Liveness, Rhythm, earliest, rhythm_of
 from metastore.mending import Mend, expected_keys, mend, orphan_stops
 from metastore.reports import Report, event_of, report_of, reported, silent_report
+from metastore.service_telling import ServiceTelling
 from metastore.silence import Silences
 from metastore.store import SqlStore
 from metastore.transaction import StoreTransaction
@@ -69,10 +70,19 @@ class Membership:
     """As the API's `Membership` and as a `Loop`: `step` watches over nodes. Thread-safe."""
 
     def __init__(
-        self, store: SqlStore, clock: Clock, ids: IdSource, settings: MembershipSettings | None = None
+        self,
+        store: SqlStore,
+        clock: Clock,
+        ids: IdSource,
+        settings: MembershipSettings | None = None,
+        *,
+        services: ServiceTelling | None = None,
     ) -> None:
-        """Takes up the nodes of the store; each has a whole deadline before it is judged."""
-        self._store, self._clock, self._ids = store, clock, ids
+        """Takes up the nodes of the store; each has a whole deadline before it is judged.
+
+        Without *services* no node is told of any.
+        """
+        self._store, self._clock, self._ids, self._services = store, clock, ids, services
         self._settings = settings or MembershipSettings()
         self._opened_index = store.state.index
         self._met_strangers = False
@@ -204,7 +214,8 @@ class Membership:
             if request.holdings is not None:
                 session.has_to_tell_all = False
             found = None if session.has_to_tell_all else self._mend(request, session)
-            return self._answer(session, found, asks=found is None)
+            answer = self._answer(session, found, asks=found is None)
+            return answer if self._services is None else _with_services(answer, request, self._services)
 
     def _session(self, node_id: NodeId) -> _Session:
         with self._lock:
@@ -363,6 +374,17 @@ class Membership:
             if not session.forget[one]:
                 del session.forget[one]
         return said
+
+
+def _with_services(
+    answer: HeartbeatResponse, request: HeartbeatRequest, services: ServiceTelling
+) -> HeartbeatResponse:
+    """*answer* with what the node has to hear of services; the same object if that is nothing."""
+    news = services.news(request.node_id, request.services)
+    beat_seconds = services.beat_seconds(request.node_id, answer.heartbeat_seconds)
+    if news is None and beat_seconds == answer.heartbeat_seconds:
+        return answer
+    return msgspec.structs.replace(answer, services=news, heartbeat_seconds=beat_seconds)
 
 
 def _take_report(tx: StoreTransaction, held: Allocation, report: Report, now: datetime) -> None:

@@ -61,6 +61,10 @@ class AgentClient:
                 some = ids[first : first + STOPS_AT_ONCE]
                 self._ask(node, "DELETE", "/allocations", params={"id": some, "reason": reason})
 
+    def nudge(self, node: Node) -> None:
+        """Has the node beat at once: there is news for it. AgentUnreachable; a repeat does no harm."""
+        self._ask(node, "POST", "/nudge")
+
     def close(self) -> None:
         """Closes kept connections."""
         self._session.close()

@@ -22,8 +22,9 @@ class OutboxEntry:
 class Committed:
     """What a transaction changed, for those who wait: names only, never the event itself.
 
-    *jobs* had their record, a version, an allocation or a deployment changed; *nodes* their own record. *outbox*
-    are the nodes with new pushes. *room_freed*: something that found no room before may find it now.
+    *jobs* had their record, a version, an allocation or a deployment changed; *nodes* their own record; *allocations*
+    themselves. *outbox* are the nodes with new pushes. *room_freed*: something that found no room before may find it
+    now.
     """
 
     index: int
@@ -31,3 +32,4 @@ class Committed:
     nodes: frozenset[NodeId]
     outbox: frozenset[NodeId]
     room_freed: bool
+    allocations: frozenset[AllocationId] = frozenset()

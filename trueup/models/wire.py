@@ -13,6 +13,7 @@ from trueup.models.codec import Model
 from trueup.models.ids import AllocationId, NodeId
 from trueup.models.job import JobType, TaskGroup
 from trueup.models.node import DriverState, NodeResources
+from trueup.models.service import ServiceNews
 from trueup.models.units import Duration
 
 PROTOCOL = 1
@@ -112,7 +113,10 @@ class RegisterResponse(Model, frozen=True, kw_only=True):
 
 
 class HeartbeatRequest(Model, frozen=True, kw_only=True):
-    """One beat. *holdings* only when the last answer asked for it; *updates* then tell of all that is held."""
+    """One beat. *holdings* only when the last answer asked for it; *updates* then tell of all that is held.
+
+    *services* is the version of the addresses of services the agent keeps, as it was told; empty: it keeps none.
+    """
 
     node_id: NodeId
     incarnation: int
@@ -122,12 +126,14 @@ class HeartbeatRequest(Model, frozen=True, kw_only=True):
     updates: tuple[AllocationUpdate, ...] = ()
     holdings_digest: str
     holdings: tuple[HoldingKey, ...] | None = None
+    services: str = ""
 
 
 class HeartbeatResponse(Model, frozen=True, kw_only=True):
     """What to do next. *send_holdings*: the digests differ, beat again at once with the holdings.
 
-    *forget*: allocations that ended and that the server will never start again; their tombstones may go.
+    *forget*: allocations that ended and that the server will never start again; their tombstones may go. *services*:
+    addresses that tasks of the node need and the agent does not have yet; None: no news.
     """
 
     epoch: int
@@ -139,6 +145,7 @@ class HeartbeatResponse(Model, frozen=True, kw_only=True):
     start: tuple[Assignment, ...] = ()
     stop: tuple[StopOrder, ...] = ()
     forget: tuple[AllocationId, ...] = ()
+    services: ServiceNews | None = None
 
 
 def holdings_digest(holdings: Iterable[HoldingKey]) -> str:
