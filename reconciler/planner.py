@@ -116,9 +116,7 @@ def _place_group(
     name: str, wanted: Sequence[Place], room: Room, now: datetime, ids: IdSource
 ) -> tuple[list[Placement], list[UnplacedGroup]]:
     placements: list[Placement] = []
-    reasons: Counter[str] = Counter()
-    missed = 0
-    last_missed: tuple[Search, Place] | None = None
+    missed: list[tuple[Search, Place]] = []
     search: Search | None = None
     maker: _Maker | None = None
     for place in wanted:
@@ -126,32 +124,45 @@ def _place_group(
             search, maker = Search(place, room), _Maker(place, room, now)
         found = search.best(place) or search.by_eviction(place)
         if found is None:
-            missed += 1
-            if place.node_id is not None:
-                reasons += search.reasons(place)
-            else:
-                last_missed = (search, place)
+            missed.append((search, place))
             continue
-        leaving = place.stop.allocation if place.stop is not None else None
         allocation = maker.allocation(place, found, AllocationId(ids.new_id()))
-        evicted = tuple(held.allocation for held in found.evicts) if found.evicts else ()
-        room.take(allocation, *evicted, *((leaving,) if leaving is not None and place.coupled else ()))
-        search.took(found.row, leaving)
-        placements.append(
-            Placement(
-                place=place,
-                allocation=allocation,
-                score=found.score,
-                stopped=None if place.stop is None else stop_of(place.stop, now, allocation.id),
-                evicted=tuple(stop_of(Stop(allocation=held, reason="preempted"), now) for held in evicted),
-            )
-        )
+        if place.stop is None and not found.evicts:
+            room.take(allocation)
+            search.took(found.row, None)
+            placements.append(Placement(place=place, allocation=allocation, score=found.score))
+        else:
+            placements.append(_taking(place, found, allocation, room, now))
+            search.took(found.row, None if place.stop is None else place.stop.allocation)
+    return placements, _unplaced(name, missed)
+
+
+def _taking(place: Place, found: Found, allocation: Allocation, room: Room, now: datetime) -> Placement:
+    """The placement of what takes the room of others: of what it replaces, of what it evicts."""
+    leaving = [held.allocation for held in found.evicts]
+    if place.stop is not None and place.coupled:
+        leaving.append(place.stop.allocation)
+    room.take(allocation, *leaving)
+    return Placement(
+        place=place,
+        allocation=allocation,
+        score=found.score,
+        stopped=None if place.stop is None else stop_of(place.stop, now, allocation.id),
+        evicted=tuple(
+            stop_of(Stop(allocation=held.allocation, reason="preempted"), now) for held in found.evicts
+        ),
+    )
+
+
+def _unplaced(name: str, missed: Sequence[tuple[Search, Place]]) -> list[UnplacedGroup]:
+    """What found no room, and why. Of those that may go anywhere each is refused by the same nodes: they count once."""
     if not missed:
-        return placements, []
-    if last_missed is not None:
-        # Of those that may go anywhere each is refused by the same nodes: they count once.
-        reasons += last_missed[0].reasons(last_missed[1])
-    return placements, [UnplacedGroup(group=name, count=missed, reasons=dict(sorted(reasons.items())))]
+        return []
+    reasons: Counter[str] = Counter()
+    anywhere = [one for one in missed if one[1].node_id is None]
+    for search, place in (*(one for one in missed if one[1].node_id is not None), *anywhere[-1:]):
+        reasons += search.reasons(place)
+    return [UnplacedGroup(group=name, count=len(missed), reasons=dict(sorted(reasons.items())))]
 
 
 class _Maker:

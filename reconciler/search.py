@@ -211,10 +211,11 @@ class Search:
         """The best row but *special* ones. What has no room is not looked at again until something goes there."""
         if (self._ranking is None and self._landscape is None) or not self._table.has_scratch(self):
             self._begin()
-        for row in self._touched:
-            self._put(row, self._points(row))
-        self._evict_again |= self._touched
-        self._touched.clear()
+        if self._touched:
+            for row in self._touched:
+                self._put(row, self._points(row))
+            self._evict_again |= self._touched
+            self._touched.clear()
         while True:
             entry = self._ranking.best(special) if self._ranking is not None else self._top(special)
             if entry is None or not self._asks_each or self._refuses(entry[1], place, None) is None:
