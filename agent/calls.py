@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 
 from agent.doors import (
     Accounts,
@@ -39,12 +40,15 @@ from agent.instructions import (
     Observed,
     Remove,
     Removed,
+    Renew,
+    Renewed,
     Signal,
     Start,
     Started,
     StartFailed,
 )
 from agent.record import HandleRecord
+from agent.service_files import Lists
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Port
 from trueup.models.wire import Assignment
@@ -63,14 +67,19 @@ class Calls:
     prober: Prober
     node: NodeFacts
 
-    def carry_out(self, assignment: Assignment, attempt: int, instruction: Instruction) -> Answer | None:
-        """Does what the step of an allocation asked for; None where only a later look can tell what came of it."""
+    def carry_out(
+        self, assignment: Assignment, attempt: int, instruction: Instruction, services: Lists
+    ) -> Answer | None:
+        """Does what the step of an allocation asked for; None where only a later look can tell what came of it.
+
+        *services* are the addresses files are made of.
+        """
         task = assignment.group.task(instruction.task)
         if task is None:
             return CallFailed(message=f"the group has no task {instruction.task}")
         is_start = isinstance(instruction, Start)
         try:
-            return self._call(assignment, attempt, instruction, self._driver(task.driver))
+            return self._call(assignment, attempt, instruction, self._driver(task.driver), services)
         except DriverError as error:
             return _failed(str(error), is_start=is_start, temporary=error.temporary)
         except (NotStartable, SecretMissing, FolderError, LookupError) as error:
@@ -135,12 +144,17 @@ class Calls:
             return f"unexpected {type(error).__name__}"
 
     def _call(
-        self, assignment: Assignment, attempt: int, instruction: Instruction, driver: Driver
+        self,
+        assignment: Assignment,
+        attempt: int,
+        instruction: Instruction,
+        driver: Driver,
+        services: Lists,
     ) -> Answer | None:
         allocation_id = assignment.allocation.id
         match instruction:
             case Start():
-                return self._start(assignment, instruction)
+                return self._start(assignment, instruction, services)
             case Find(task=task):
                 return self._find(driver, allocation_id, task, attempt)
             case Signal(task=task, handle=handle, signal=signal):
@@ -150,16 +164,18 @@ class Calls:
             case Remove(task=task, handle=handle):
                 driver.remove(handle_of(allocation_id, task, handle))
                 return Removed(attempt=handle.attempt)
+            case Renew():
+                return self._renew(assignment, instruction, driver, services)
         return None
 
-    def _start(self, assignment: Assignment, instruction: Start) -> Started:
+    def _start(self, assignment: Assignment, instruction: Start, services: Lists) -> Started:
         allocation_id = assignment.allocation.id
         task = assignment.group.task(instruction.task)
         if task is None:
             raise NotStartable(f"the group has no task {instruction.task}")
         account = self.accounts.account(task.user) if task.driver == "process" else None
         folders = self.folders.paths(allocation_id, task.name)
-        files = build_files(assignment, task, self.node, folders, self.secrets)
+        files = build_files(assignment, task, self.node, folders, self.secrets, services)
         launch = build_launch(
             assignment, task, instruction.attempt, self.node, folders, account, self.secrets
         )
@@ -167,6 +183,20 @@ class Calls:
         handle = self._driver(task.driver).start(launch)
         seen = self.look(handle)
         return Started(handle=handle, status=TaskStatus(state="running") if seen is None else seen.status)
+
+    def _renew(self, assignment: Assignment, instruction: Renew, driver: Driver, services: Lists) -> Renewed:
+        allocation_id, handle = assignment.allocation.id, instruction.handle
+        task = assignment.group.task(instruction.task)
+        if task is None:
+            raise NotStartable(f"the group has no task {instruction.task}")
+        account = self.accounts.account(task.user) if task.driver == "process" else None
+        changed = replace(task, files=tuple(file for file in task.files if file.path in instruction.files))
+        folders = self.folders.paths(allocation_id, task.name)
+        files = build_files(assignment, changed, self.node, folders, self.secrets, services)
+        self.folders.prepare(allocation_id, task.name, account, files)
+        for signal in instruction.signals:
+            driver.signal(handle_of(allocation_id, task.name, handle), signal)
+        return Renewed(attempt=handle.attempt, files=instruction.files)
 
     def _find(self, driver: Driver, allocation_id: AllocationId, task: str, attempt: int) -> Answer:
         for handle in driver.recover():

@@ -37,6 +37,7 @@ _ROUTES: Final = Map(
         Rule("/allocations", endpoint="stop", methods=["DELETE"]),
         Rule("/allocations/<id>", endpoint="stop", methods=["DELETE"]),
         Rule("/allocations/<id>/logs", endpoint="logs", methods=["GET"]),
+        Rule("/nudge", endpoint="nudge", methods=["POST"]),
     ]
 )
 _OPEN: Final = frozenset({"healthz"})
@@ -61,7 +62,10 @@ class Allocations(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointDeps:
-    """All the app needs. *secret* is the node's own, empty while it has none; *trouble* why the server is not heard."""
+    """All the app needs. *secret* is the node's own, empty while it has none; *trouble* why the server is not heard.
+
+    *nudge* has the next heartbeat sent at once.
+    """
 
     secret: Callable[[], str]
     standing: Standing
@@ -69,6 +73,7 @@ class EndpointDeps:
     allocations: Allocations
     logs: LogReader
     trouble: Callable[[], str]
+    nudge: Callable[[], None]
     stopping: threading.Event
 
 
@@ -85,6 +90,7 @@ class AgentApp:
             "show": self._show,
             "stop": self._stop,
             "logs": self._logs,
+            "nudge": self._nudge,
         }
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -154,6 +160,10 @@ class AgentApp:
         self._deps.orders.stop([StopOrder(id=AllocationId(one), reason=reason) for one in ids])
         self._await_written()
         return _json({"accepted": len(ids)}, HTTPStatus.ACCEPTED)
+
+    def _nudge(self, _request: Request, _values: Mapping[str, str]) -> Response:
+        self._deps.nudge()
+        return _json({"status": "ok"}, HTTPStatus.ACCEPTED)
 
     def _await_written(self) -> None:
         written = threading.Event()

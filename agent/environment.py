@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec.structs import asdict
 
 from agent.doors import Account, FileContent, SecretMissing, Secrets, TaskFolders, TaskLaunch
+from agent.service_files import Lists, content_of
 from trueup.models.allocation import Allocation
 from trueup.models.ids import NodeId
 from trueup.models.job import Port, SecretValue, Task, TaskConfig, TaskFile, TaskGroup
@@ -86,12 +87,20 @@ def build_launch(
 
 
 def build_files(
-    assignment: Assignment, task: Task, node: NodeFacts, folders: TaskFolders, secrets: Secrets
+    assignment: Assignment,
+    task: Task,
+    node: NodeFacts,
+    folders: TaskFolders,
+    secrets: Secrets,
+    services: Lists | None = None,
 ) -> tuple[FileContent, ...]:
-    """The `files` of *task* with their content. An unknown variable stays as written. NotStartable, SecretMissing."""
+    """The `files` of *task* with their content. An unknown variable stays as written. NotStartable, SecretMissing.
+
+    *services* are the addresses that are known, by service.
+    """
     values = runtime_variables(assignment.allocation, assignment.group, task, node, folders)
     put_in = _Values(values, secrets)
-    return tuple(_file(one, put_in) for one in task.files)
+    return tuple(_file(one, put_in, services or {}) for one in task.files)
 
 
 def without_secrets(text: str, task: Task, secrets: Secrets) -> str:
@@ -231,10 +240,14 @@ def _with_values(value: Any, where: str, put_in: _Values) -> Any:  # noqa: ANN40
     return value
 
 
-def _file(one: TaskFile, put_in: _Values) -> FileContent:
-    if one.services:
-        raise NotStartable(f"files: {one.path}: this release writes no files from `services`")
+def _file(one: TaskFile, put_in: _Values, services: Lists) -> FileContent:
     mode = int(one.mode, 8) if one.mode else 0o644
+    if one.services:
+        unknown = ", ".join(name for name in one.services if name not in services)
+        if unknown:
+            raise NotStartable(f"files: {one.path}: the healthy addresses of {unknown} are not known yet")
+        path = put_in.strict(one.path, "files.path")
+        return FileContent(path=path, content=content_of(one, services), mode=mode)
     if one.secret is not None:
         return FileContent(path=one.path, content=put_in.secret(one.secret), mode=0o600)
     if one.content is None:

@@ -17,6 +17,7 @@ from agent.journal import Journal
 from agent.reports import Reports
 from trueup.models.ids import AllocationId
 from trueup.models.node import DriverState, NodeResources
+from trueup.models.service import ServiceNews
 from trueup.models.wire import (
     Assignment,
     HeartbeatRequest,
@@ -66,8 +67,16 @@ class Orders(Protocol):
     def forget(self, ids: Iterable[AllocationId]) -> None: ...
 
 
+class Addresses(Protocol):
+    """Who keeps the addresses of services (`agent.runner.Runner`), and in which version."""
+
+    @property
+    def services_version(self) -> str: ...
+    def tell_services(self, news: ServiceNews) -> None: ...
+
+
 class Heartbeat:
-    """The loop. `news` may be called from any thread."""
+    """The loop. `news` and `nudge` may be called from any thread."""
 
     def __init__(
         self,
@@ -77,6 +86,7 @@ class Heartbeat:
         standing: Standing,
         reports: Reports,
         orders: Orders,
+        addresses: Addresses,
         machine: Machine,
         boot_id: str,
         jitter: Callable[[], float],
@@ -88,12 +98,14 @@ class Heartbeat:
         self._standing = standing
         self._reports = reports
         self._orders = orders
+        self._addresses = addresses
         self._machine = machine
         self._boot_id = boot_id
         self._jitter = jitter
         self._sequence = 0
         self._registered: Facts | None = None
         self._with_holdings = False
+        self._nudged = False
         self._failures = 0
         self._due_at = standing.steady
         self._last_at: datetime | None = None
@@ -113,6 +125,11 @@ class Heartbeat:
 
     def news(self) -> None:
         """Something is to be told."""
+        self.on_wake()
+
+    def nudge(self) -> None:
+        """The control plane has something to say: the next beat is due now."""
+        self._nudged = True
         self.on_wake()
 
     def step(self) -> datetime | None:
@@ -139,9 +156,9 @@ class Heartbeat:
         return self._standing.wall(self._next_due())
 
     def _next_due(self) -> datetime:
-        """The next beat of the rhythm, or sooner if there is news and the control plane is heard."""
+        """The next beat of the rhythm, or sooner if there is news of either side and the control plane is heard."""
         calm = self._registered is not None and not self._failures
-        if calm and self._last_at is not None and self._reports.has_news:
+        if calm and self._last_at is not None and (self._nudged or self._reports.has_news):
             return min(self._due_at, self._last_at + COALESCE)
         return self._due_at
 
@@ -185,6 +202,8 @@ class Heartbeat:
         identity = self._journal.identity
         sheet = self._reports.sheet(everything=self._with_holdings)
         self._sequence += 1
+        # Before the question: a nudge that comes while it is under way has another one asked.
+        self._nudged = False
         answer = self._control_plane.heartbeat(
             HeartbeatRequest(
                 node_id=identity.node_id,
@@ -195,6 +214,7 @@ class Heartbeat:
                 updates=sheet.updates,
                 holdings_digest=sheet.digest,
                 holdings=sheet.keys if self._with_holdings else None,
+                services=self._addresses.services_version,
             )
         )
         word = self._standing.hear(epoch=answer.epoch, index=answer.index, adopting=answer.adopting)
@@ -202,7 +222,7 @@ class Heartbeat:
             raise Unreachable(_backwards(answer.epoch, identity.epoch))
         self._reports.told(sheet)
         self._answered(answer)
-        self._obey(answer, stops=word == "obey")
+        self._obey(answer, everything=word == "obey")
         # What was just sent and did not help is not sent again at once: it comes with the next beat.
         if answer.send_holdings and not self._with_holdings:
             self._due_at = self._standing.steady
@@ -212,10 +232,13 @@ class Heartbeat:
             self._registered = None
             self._due_at = self._standing.steady
 
-    def _obey(self, answer: HeartbeatResponse, *, stops: bool) -> None:
-        if stops:
+    def _obey(self, answer: HeartbeatResponse, *, everything: bool) -> None:
+        """Not *everything*: what may be from before stops nothing, and takes no address away."""
+        if everything:
             self._orders.stop(answer.stop)
             self._orders.forget(answer.forget)
+            if answer.services is not None:
+                self._addresses.tell_services(answer.services)
         self._orders.assign(answer.start)
 
     def _answered(self, answer: RegisterResponse | HeartbeatResponse) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from agent.doors import TaskHandle, TaskStatus
 from agent.record import HandleRecord
+from agent.service_files import ServiceFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,17 @@ class Remove:
     handle: HandleRecord
 
 
-Instruction = Start | Find | Signal | Kill | Remove
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    """Write the task's files of these paths (with digests of what they will say) anew, then send it the signals."""
+
+    task: str
+    handle: HandleRecord
+    files: Mapping[str, str]
+    signals: tuple[str, ...] = ()
+
+
+Instruction = Start | Find | Signal | Kill | Remove | Renew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +103,21 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """Files of an attempt say what *files* are the digests of, and the task was told."""
+
+    attempt: int
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailed:
-    """A signal, kill, removal or search failed; it is tried again when it is due."""
+    """A signal, kill, removal, renewal or search failed; it is tried again when it is due."""
 
     message: str
 
 
-Answer = Started | StartFailed | NotFound | Observed | Removed | CallFailed
+Answer = Started | StartFailed | NotFound | Observed | Removed | Renewed | CallFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +156,8 @@ class World:
 
     *answers* are new since the last step, by task in order of arrival; *busy* the tasks a call is under way for;
     *must_wait* that the allocation it replaces has tasks on this node still; *halting* that this node's tasks are
-    being ended without being unwanted (`trueup down`): they start again with the next agent.
+    being ended without being unwanted (`trueup down`): they start again with the next agent. *services* are the files
+    made of services, by task; a task that is not in it has none.
     """
 
     moment: Moment
@@ -146,3 +166,4 @@ class World:
     checks: Mapping[str, CheckView] = field(default_factory=dict)
     must_wait: bool = False
     halting: bool = False
+    services: Mapping[str, ServiceFiles] = field(default_factory=dict)

@@ -19,6 +19,7 @@ import msgspec
 from agent.record import AllocationRecord
 from trueup.models.codec import Model, from_json, to_json
 from trueup.models.ids import AllocationId, NodeId
+from trueup.models.service import ServiceAddress
 from trueup.models.wire import Assignment
 
 SCHEMA_VERSION: Final = 1
@@ -30,6 +31,11 @@ _SCHEMA: Final = """
 create table allocations (id text primary key, assignment blob not null, record blob not null) strict;
 create table tombstones (id text primary key, reason text not null) strict;
 create table identity (one integer primary key check (one = 1), value blob not null) strict;
+"""
+# Beside the schema's number: an older release does not look at them, and its agent has no task that needs them.
+_ADDED: Final = """
+create table if not exists services (name text primary key, addresses blob not null) strict;
+create table if not exists services_version (one integer primary key check (one = 1), version text not null) strict;
 """
 
 
@@ -51,17 +57,23 @@ class Identity(Model, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class ChangeSet:
-    """What one commit writes. *assignments* only where they are new: a record changes far more often."""
+    """What one commit writes. *assignments* only where they are new: a record changes far more often.
+
+    *services* are lists of addresses that changed (None: no longer kept), *services_version* that of all of them.
+    """
 
     assignments: dict[AllocationId, Assignment] = field(default_factory=dict)
     records: dict[AllocationId, AllocationRecord] = field(default_factory=dict)
     tombstones: dict[AllocationId, str] = field(default_factory=dict)
     forgotten: set[AllocationId] = field(default_factory=set)
+    services: dict[str, tuple[ServiceAddress, ...] | None] = field(default_factory=dict)
+    services_version: str | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.assignments or self.records or self.tombstones or self.forgotten)
+        stays = self.services_version is None and not self.services
+        return stays and not (self.assignments or self.records or self.tombstones or self.forgotten)
 
 
 class FolderInUse(Exception):
@@ -123,6 +135,21 @@ class Journal:
             rows = self._connection.execute("select id, reason from tombstones order by id").fetchall()
         return {AllocationId(key): reason for key, reason in rows}
 
+    def services(self) -> tuple[str, Mapping[str, tuple[ServiceAddress, ...]]]:
+        """The version of the services' addresses that were told, and the addresses by service. JournalUnusable."""
+        try:
+            with self._lock:
+                rows = self._connection.execute(
+                    "select name, addresses from services order by name"
+                ).fetchall()
+                version = self._connection.execute("select version from services_version").fetchone()
+            lists = {str(name): from_json(value, tuple[ServiceAddress, ...]) for name, value in rows}
+        except (msgspec.MsgspecError, sqlite3.DatabaseError) as error:
+            raise JournalUnusable(
+                f"a list of addresses in the agent's journal cannot be read: {error}; {_ADVICE}"
+            ) from error
+        return "" if version is None else str(version[0]), lists
+
     def commit(self, changes: ChangeSet) -> None:
         """Writes *changes* in one transaction: all or nothing, durable on return. OSError-like failures raise."""
         if changes.is_empty:
@@ -163,6 +190,17 @@ class Journal:
         self._connection.executemany(
             "insert or replace into tombstones values (?, ?)", sorted(changes.tombstones.items())
         )
+        self._write_services(changes)
+
+    def _write_services(self, changes: ChangeSet) -> None:
+        dropped = [(name,) for name, addresses in changes.services.items() if addresses is None]
+        kept = [(name, to_json(held)) for name, held in changes.services.items() if held is not None]
+        self._connection.executemany("delete from services where name = ?", dropped)
+        self._connection.executemany("insert or replace into services values (?, ?)", kept)
+        if changes.services_version is not None:
+            self._connection.execute(
+                "insert or replace into services_version values (1, ?)", (changes.services_version,)
+            )
 
 
 def open_journal(folder: Path) -> Journal:
@@ -228,3 +266,4 @@ def _migrate(connection: sqlite3.Connection) -> None:
         )
     if version == 0:
         connection.executescript(f"begin immediate;{_SCHEMA}pragma user_version = {SCHEMA_VERSION};commit;")
+    connection.executescript(f"begin immediate;{_ADDED}commit;")

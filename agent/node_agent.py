@@ -136,6 +136,7 @@ class NodeAgent:
             standing=self.standing,
             reports=self.reports,
             orders=self.runner,
+            addresses=self.runner,
             machine=doors.machine,
             boot_id=doors.boot_id,
             jitter=doors.jitter,
@@ -334,6 +335,7 @@ class _Endpoint:
                 allocations=agent.runner,
                 logs=logs,
                 trouble=lambda: agent.heartbeat.trouble,
+                nudge=agent.heartbeat.nudge,
                 stopping=stopping,
             )
         )

@@ -16,9 +16,9 @@ from trueup.models.codec import Model
 Phase = Literal["pending", "starting", "running", "stopping", "waiting", "dead"]
 """`waiting`: it ended and starts again when its delay is over. `dead`: it has ended, or never ran, for good."""
 
-Ending = Literal["", "stop", "restart", "limit", "halt"]
-"""Why a task is being ended: with its allocation, to start again (checks failed), because it ran too long, or because
-all of this node's tasks are ended for now (`trueup down`).
+Ending = Literal["", "stop", "restart", "limit", "halt", "renew"]
+"""Why a task is being ended: with its allocation, to start again (checks failed), because it ran too long, because all
+of this node's tasks are ended for now (`trueup down`), or to start again with a file that changed.
 """
 
 MAX_EVENTS: Final = 10
@@ -38,7 +38,8 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     *must_hear*: nothing may be started before the control plane was heard. *boot_id* is that of the newest start.
     *unsure*: the newest start may have worked although it failed; *refused*: and its repeat failed for good, so it is
     looked for before it is given up. *failed*: it ended badly, for good. *due_at* is
-    waited for since *waits_since*; *asked_since* is when the newest kill or search was asked for.
+    waited for since *waits_since*; *asked_since* is when the newest kill or search was asked for. *files* are digests
+    of what its files from services said when it was last told, by path; they are renewed not before *renew_at*.
     """
 
     phase: Phase = "pending"
@@ -60,6 +61,8 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     first_running_since: datetime | None = None
     signalled_since: datetime | None = None
     asked_since: datetime | None = None
+    files: dict[str, str] = {}
+    renew_at: datetime | None = None
 
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -123,6 +126,7 @@ def _rebased_task(task: TaskRecord, steady: datetime) -> TaskRecord:
         first_running_since=_past(task.first_running_since, steady),
         signalled_since=_past(task.signalled_since, steady),
         asked_since=_past(task.asked_since, steady),
+        renew_at=None,
     )
 
 

@@ -27,6 +27,7 @@ from agent.instructions import Answer, Instruction, Moment, World
 from agent.journal import ChangeSet, Journal
 from agent.record import TaskRecord, rebased
 from agent.reports import Reports
+from agent.service_lists import ServiceLists
 from agent.step import (
     AllocationStep,
     live_tasks,
@@ -41,6 +42,7 @@ from agent.views import allocation_of
 from trueup.models.allocation import Allocation
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check
+from trueup.models.service import ServiceNews
 from trueup.models.wire import Assignment, StopOrder
 
 ROUNDS: Final = 64
@@ -86,6 +88,7 @@ class Runner:
         self._numbers = itertools.count()
         self._checks = CheckBoard()
         self._telling = Telling(reports, self._checks)
+        self._services = ServiceLists(journal)
         self._drivers = DriverWatch(
             calls=calls,
             workers=workers,
@@ -112,6 +115,15 @@ class Runner:
         """Drops what has ended and will never be started again, with its logs."""
         for allocation_id in ids:
             self._hand_in(lambda one=allocation_id: self._forget(one))  # type: ignore[misc] # as above
+
+    @property
+    def services_version(self) -> str:
+        """The version of the services' addresses that are kept."""
+        return self._services.version
+
+    def tell_services(self, news: ServiceNews) -> None:
+        """Takes addresses of services. Idempotent; changes to what is not kept are left to be told again."""
+        self._hand_in(lambda: self._dirty.update(dict.fromkeys(self._services.take(news, self._changes))))
 
     def wake(self, allocation_id: AllocationId) -> None:
         """A driver says that this allocation may have changed."""
@@ -178,6 +190,7 @@ class Runner:
             held = Held(assignment, taken_up(rebased(record, steady)))
             self._held[assignment.allocation.id] = held
             self._note_limits(assignment)
+            self._services.hold(assignment, record)
             if not record.has_ended or any(task.handle is not None for task in record.tasks.values()):
                 self._dirty[assignment.allocation.id] = None
             self._telling.publish(held, known=True)
@@ -208,6 +221,7 @@ class Runner:
             held.assignment = self._changes.assignments[allocation.id] = assignment
             held.record = self._changes.records[allocation.id] = updated_in_place(held.record, assignment)
             self._note_limits(assignment)
+            self._services.hold(assignment, held.record)
             for name, task in live_tasks(held.record).items():
                 self._watch_checks(held, name, task)
             self._dirty[allocation.id] = None
@@ -223,6 +237,7 @@ class Runner:
         self._changes.assignments[allocation.id] = assignment
         self._changes.records[allocation.id] = held.record
         self._note_limits(assignment)
+        self._services.hold(assignment, held.record)
         self._drivers.adopt_orphans(held)
         self._dirty[allocation.id] = None
         _log.info("allocation accepted", allocation=allocation.id, name=allocation.name, job=allocation.job)
@@ -252,6 +267,7 @@ class Runner:
         self._tombstones.pop(allocation_id, None)
         self._held.pop(allocation_id, None)
         self._stop_after.pop(allocation_id, None)
+        self._services.let_go(allocation_id)
         self._waiters.pop(allocation_id, None)
         self._checks.forget(allocation_id)
         self._telling.forget(allocation_id)
@@ -310,6 +326,7 @@ class Runner:
             checks=self._checks.views(allocation_id),
             must_wait=self._must_wait(held),
             halting=self._halting,
+            services=self._services.view(held.assignment),
         )
         return step_allocation(held.assignment, held.record, world)
 
@@ -327,6 +344,7 @@ class Runner:
                 self._checks.forget(allocation_id, name)
         self._telling.publish(held)
         if step.record.has_ended and not before.has_ended:
+            self._services.let_go(allocation_id)
             _log.info(
                 "allocation ended",
                 allocation=allocation_id,
@@ -340,9 +358,10 @@ class Runner:
         allocation_id, task = held.assignment.allocation.id, instruction.task
         held.busy.add(task)
         assignment, attempt = held.assignment, held.record.tasks[task].attempt
+        services = self._services.lists
 
         def work() -> None:
-            answer = self._calls.carry_out(assignment, attempt, instruction)
+            answer = self._calls.carry_out(assignment, attempt, instruction, services)
             self._hand_in(lambda: self._answered(allocation_id, task, answer))
 
         self._workers.submit(f"{allocation_id}/{task}", work)

@@ -16,6 +16,7 @@ from agent.health import judge_health
 from agent.instructions import CheckView, Instruction, Moment, World
 from agent.record import AllocationRecord, TaskRecord
 from agent.roles import has_begun, mains_are_done, may_start, others_have_ended, role_of, runs_once
+from agent.service_files import NO_FILES
 from agent.task_step import TaskView, advance, take_in
 from trueup.models.allocation import ClientStatus
 from trueup.models.job import Task, restart_policy
@@ -159,6 +160,7 @@ class _Step:
             busy=task.name in self._world.busy or task.name in self._instructions,
             checks=self._world.checks.get(task.name),
             halting=self._world.halting,
+            services=self._world.services.get(task.name, NO_FILES),
         )
 
     def _winds_down(self) -> bool:

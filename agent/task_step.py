@@ -23,6 +23,8 @@ from agent.instructions import (
     Observed,
     Remove,
     Removed,
+    Renew,
+    Renewed,
     Signal,
     Start,
     Started,
@@ -30,6 +32,7 @@ from agent.instructions import (
 )
 from agent.record import Ending, HandleRecord, TaskRecord
 from agent.restarts import NoMore, decide_restart
+from agent.service_files import NO_FILES, ServiceFiles, renewal
 from trueup.models.job import Restart, Task
 from trueup.models.units import format_duration
 
@@ -38,6 +41,10 @@ CALL_AGAIN: Final = timedelta(seconds=2)
 REMOVE_AGAIN: Final = timedelta(seconds=30)
 MAX_START_DELAY: Final = timedelta(seconds=30)
 """The longest wait between tries of a start that fails for a passing reason."""
+LISTENS_AFTER: Final = timedelta(seconds=1)
+"""How long after its start a task is told of no file that changed: before it listens to a signal that ends it."""
+RENEW_PAUSE: Final = timedelta(milliseconds=250)
+"""The least between two renewals: the many changes of a rollout are few signals."""
 POSTSTOP_LIMIT: Final = timedelta(minutes=5)
 """How long a poststop task may run unless it says so itself: it must not hold its allocation's room for ever."""
 
@@ -47,7 +54,7 @@ class TaskView:
     """What a task's step needs beyond its record.
 
     *winding_down*: the allocation ends; *may_end*: it is this task's turn to; *end_at*: not before then. *halting*:
-    tasks are ended, to start again with the next agent.
+    tasks are ended, to start again with the next agent. *services*: how its files from services have to be.
     """
 
     task: Task
@@ -62,6 +69,7 @@ class TaskView:
     busy: bool
     checks: CheckView | None
     halting: bool = False
+    services: ServiceFiles = NO_FILES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +94,13 @@ def take_in(record: TaskRecord, answer: Answer, view: TaskView) -> TaskRecord:
             return _take_status(record, status, view)
         case Removed(attempt=attempt) if record.handle is not None and record.handle.attempt == attempt:
             return replace(record, handle=None)
+        case Renewed(attempt=attempt, files=files) if attempt == record.attempt:
+            return replace(record, files={**record.files, **files})
         case CallFailed(message=message):
-            return record.with_event(view.moment.now, "Driver failure", message)
+            noted = record.with_event(view.moment.now, "Driver failure", message)
+            # Of a running task nothing is asked but renewals.
+            again = view.moment.steady + CALL_AGAIN if record.phase == "running" else record.renew_at
+            return replace(noted, renew_at=again)
     return record
 
 
@@ -196,6 +209,9 @@ def _ended(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord
         return _dead(ended, failed=not view.is_poststop)
     if view.winding_down:
         return _dead(ended, failed=False)
+    if record.ending == "renew":
+        again = replace(ended, phase="waiting", waits_since=moment.steady, due_at=moment.steady)
+        return again.with_event(moment.now, "Restarting", "its files changed")
     if record.ending == "halt":
         again = replace(
             ended, phase="waiting", must_hear=True, waits_since=moment.steady, due_at=moment.steady
@@ -269,6 +285,8 @@ def _begin(record: TaskRecord, view: TaskView) -> TaskStep:
     """Takes the next attempt's number; the start itself is asked for once that is written (same step)."""
     if record.must_hear and not view.moment.heard:
         return TaskStep(record=record)
+    if view.services.unknown:
+        return TaskStep(record=_waits_for_services(record, view))
     begun = replace(
         record,
         phase="starting",
@@ -283,8 +301,16 @@ def _begin(record: TaskRecord, view: TaskView) -> TaskStep:
         due_at=None,
         waits_since=None,
         asked_since=None,
+        files=dict(view.services.digests),
+        renew_at=None,
     )
     return _ask_to_start(begun, view)
+
+
+def _waits_for_services(record: TaskRecord, view: TaskView) -> TaskRecord:
+    """Never with a list that is not known: a proxy without any upstream is worse than one that comes a bit later."""
+    names = ", ".join(view.services.unknown)
+    return record.with_event(view.moment.now, "Waiting", f"to be told the healthy addresses of {names}")
 
 
 def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
@@ -303,6 +329,8 @@ def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
         return _begin(record, view)
     if record.refused:
         return _search(record, view)
+    if view.services.unknown:
+        return TaskStep(record=_waits_for_services(record, view))
     return _ask_to_start(record, view)
 
 
@@ -324,9 +352,9 @@ def _advance_running(record: TaskRecord, view: TaskView) -> TaskStep:
     steady = view.moment.steady
     if view.winding_down and not view.is_poststop:
         if not view.may_end:
-            return TaskStep(record=record)
+            return _keep_told(record, view, None)
         if view.end_at is not None and view.end_at > steady:
-            return TaskStep(record=record, look_at=view.end_at)
+            return _keep_told(record, view, view.end_at)
         return _begin_end(record, view, "stop", "")
     if view.halting:
         return _begin_end(record, view, "halt", "")
@@ -334,10 +362,26 @@ def _advance_running(record: TaskRecord, view: TaskView) -> TaskStep:
         return _begin_end(record, view, "restart", f"checks failed: {view.checks.detail}")
     limit = view.task.max_run_duration or (POSTSTOP_LIMIT if view.is_poststop else None)
     if limit is None or record.first_running_since is None:
-        return TaskStep(record=record)
+        return _keep_told(record, view, None)
     if record.first_running_since + limit > steady:
-        return TaskStep(record=record, look_at=record.first_running_since + limit)
+        return _keep_told(record, view, record.first_running_since + limit)
     return _begin_end(record, view, "limit", f"it ran for its limit of {format_duration(limit)}")
+
+
+def _keep_told(record: TaskRecord, view: TaskView, look_at: datetime | None) -> TaskStep:
+    """Has a task that runs on, at least until *look_at*, told what changed in its files from services."""
+    due = renewal(view.task, record.files, view.services)
+    if due is None or view.busy:
+        return TaskStep(record=record, look_at=look_at)
+    steady = view.moment.steady
+    renew_at = record.renew_at or (record.running_since or steady) + LISTENS_AFTER
+    if renew_at > steady:
+        return TaskStep(record=record, look_at=min(renew_at, look_at or renew_at))
+    if due.restart and not view.winding_down:
+        return _begin_end(record, view, "renew", f"{', '.join(due.files)} changed")
+    asked = replace(record, renew_at=steady + RENEW_PAUSE)
+    instruction = Renew(task=view.task.name, handle=_handle(record), files=due.files, signals=due.signals)
+    return TaskStep(record=asked, instruction=instruction, look_at=look_at)
 
 
 def _begin_end(record: TaskRecord, view: TaskView, ending: Ending, why: str) -> TaskStep:
@@ -356,9 +400,9 @@ def _begin_end(record: TaskRecord, view: TaskView, ending: Ending, why: str) -> 
 
 def _advance_stopping(record: TaskRecord, view: TaskView) -> TaskStep:
     moment, task = view.moment, view.task
-    if view.winding_down and record.ending in {"restart", "halt"}:
+    if view.winding_down and record.ending in {"restart", "halt", "renew"}:
         record = replace(record, ending="stop")
-    elif view.halting and record.ending == "restart":
+    elif view.halting and record.ending in {"restart", "renew"}:
         record = replace(record, ending="halt")
     since = record.signalled_since or moment.steady
     due_at = since + task.kill_timeout if record.asked_since is None else record.asked_since + CALL_AGAIN

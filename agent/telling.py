@@ -20,8 +20,9 @@ class Telling:
         allocation = held.assignment.allocation
         views = self._checks.views(held.id)
         update = update_of(held.assignment, held.record, views)
-        # That an allocation it has just assigned is pending is no news to the control plane.
-        known = known or (held.told is None and update.client_status == "pending")
+        # That an allocation it has just assigned is pending is no news to the control plane, unless it waits.
+        waits = any(task.events for task in update.tasks.values())
+        known = known or (held.told is None and update.client_status == "pending" and not waits)
         if update == held.told and allocation.job_version == held.told_version:
             return
         news = None if known or update == held.told else update

@@ -27,6 +27,9 @@ VARIABLES: Final = (
     "REVISION",
     "HOST_IP",
 )
+ADDRESS_VARIABLES: Final = ("ADDR", "HOST", "PORT", "NAME", "ALLOC_NAME", "ALLOC_ID", "NODE_NAME")
+"""What a line of a file from `services` may say of its address: the same names mean the task itself elsewhere."""
+ADDRESS_LABEL_PREFIX: Final = "LABEL_"
 _PIECE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 
 

@@ -159,8 +159,9 @@ def _check_file(report: Report, file: Plain, path: Path) -> None:
         report.add(path, f"has both {' and '.join(sources)}", "keep one of them")
     if "each" in file and "services" not in file:
         report.add((*path, "each"), "is the line for each address of services, and there are none", key=True)
-    if "services" in file and "each" not in file:
-        report.add(path, "each is missing", 'the line for each address: "server ${ADDR};"')
+    each = text(file, "each")
+    if any(isinstance(one, Variable) and one.name.startswith(SECRET_PREFIX) for one in split_variables(each)):
+        report.add((*path, "each"), "has a secret", "put it into a file of its own: {path: …, secret: NAME}")
     if "secret" in file and text(file, "mode", "0600").removeprefix("0") != "600":
         report.add((*path, "mode"), "a file from a secret has mode 0600", "leave mode out")
 

@@ -64,6 +64,7 @@ class Served:
                 allocations=agent.runner,
                 logs=LogReader(LogsBelow(self.logs), self.world.clock),
                 trouble=lambda: agent.heartbeat.trouble,
+                nudge=agent.heartbeat.nudge,
                 stopping=stopping,
             )
         )
@@ -117,6 +118,16 @@ def test_many_stops_are_one_request_each_reason(served: Served) -> None:
     client.close()
 
 
+def test_a_nudge_has_the_next_beat_sent_at_once(served: Served) -> None:
+    served.world.run(1)
+    before = len(served.world.control_plane.beats)
+    client = served.client()
+    client.nudge(served.node)
+    served.world.run(0.1)
+    assert len(served.world.control_plane.beats) == before + 1
+    client.close()
+
+
 def test_a_single_stop_names_its_allocation_in_the_path(served: Served) -> None:
     served.client().start(served.node, [an_assignment("a1")])
     served.world.run(1)
@@ -143,6 +154,7 @@ def test_all_but_health_needs_the_nodes_secret(served: Served, token: str) -> No
         ("POST", "/allocations"),
         ("DELETE", "/allocations/a1"),
         ("GET", "/allocations/a1/logs"),
+        ("POST", "/nudge"),
     ]:
         answer = requests.request(
             method, served.server.url + path, headers={"Authorization": token.encode()}, timeout=5
@@ -165,6 +177,7 @@ def test_an_agent_that_has_not_joined_answers_nobody(tmp_path: Path) -> None:
             allocations=world.agent.runner,
             logs=LogReader(world.folders, world.clock),
             trouble=lambda: "",
+            nudge=world.agent.heartbeat.nudge,
             stopping=threading.Event(),
         )
     )

@@ -201,7 +201,10 @@ def test_what_this_release_cannot_do_is_refused_and_not_left_out() -> None:
     artifact = Artifact(source="https://x/y", checksum="sha256:0")
     with pytest.raises(NotStartable, match="artifacts"):
         launched(assigned(a_task(artifacts=(artifact,))))
-    with pytest.raises(NotStartable, match="services"):
+
+
+def test_a_file_of_addresses_that_are_not_known_is_not_written() -> None:
+    with pytest.raises(NotStartable, match="addresses of shop are not known yet"):
         files_of(a_group(tasks=(a_task(files=(TaskFile(path="up.conf", services=("shop",)),)),)))
 
 
