@@ -257,3 +257,49 @@ class Folders(Protocol):
 
 class FolderError(Exception):
     """A folder or file could not be made: where and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedArtifact:
+    """One artifact of a task with its variables put in; *shown* is its source as messages may say it."""
+
+    source: str
+    shown: str
+    checksum: str
+    destination: str
+
+
+class Artifacts(Protocol):
+    """Fetches what tasks want fetched, keeps it by its checksum, and puts it into their folders."""
+
+    def provide(
+        self,
+        wanted: Sequence[WantedArtifact],
+        folders: TaskFolders,
+        owner: Account | None,
+        *,
+        downloads: Callable[[str], None],
+        is_unwanted: Callable[[], bool],
+    ) -> None:
+        """Puts all of *wanted* into the task's folder, which is there; once for each allocation.
+
+        *downloads* is told what is not at hand and has to be waited for. ArtifactError; ArtifactsUnwanted soon after
+        *is_unwanted* says so. Idempotent.
+        """
+        ...
+
+    def clean_up(self) -> None:
+        """Drops what was not used for long, and the oldest of what is too much."""
+        ...
+
+
+class ArtifactError(Exception):
+    """An artifact cannot be had: which, why and what to do. *temporary*: the same may work later."""
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
+
+
+class ArtifactsUnwanted(Exception):
+    """Nobody waits for the artifacts any more: the task is not to start."""

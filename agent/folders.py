@@ -1,12 +1,9 @@
 """The folders of allocations on this machine, and the files written into them without following any link.
 
 `ROOT/<allocation>/`: `tasks/<task>` (the task's own, its user's), `shared` (for all tasks of the allocation) and `logs`
-(the agent's alone). A task may plant links between two of its starts, so every step of a path is opened relative to
-the folder before it, never through a link, and a file is put in place by a rename, which writes through no link
-either. Source: Nomad's CVE-2020-27195 and GO-2024-3073.
+(the agent's alone). What is written into a task's folder goes through `agent.task_tree`, which follows no link.
 """
 
-import contextlib
 import errno
 import os
 import shutil
@@ -16,13 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from agent.doors import Account, FileContent, FolderError, TaskFolders
+from agent.task_tree import CLOSED, OPEN_FOLDER, OPEN_TO_ALL, TaskTree, give
 from trueup.models.ids import AllocationId
 
-_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_CLOSED: Final = 0o700
 _PASSABLE: Final = 0o711
-_OPEN_TO_ALL: Final = 0o777
 
 
 class DiskFolders:
@@ -51,17 +45,18 @@ class DiskFolders:
         foreign = owner is not None and owner.uid != os.geteuid()
         try:
             self._make_outer(base, foreign=foreign)
-            shared = _made_folder(f"{base}/shared", _CLOSED, None)
+            shared = _made_folder(f"{base}/shared", CLOSED, None)
             try:
                 if foreign or owner is None:
                     # Also where another of its tasks, of the agent's own user, came first.
-                    os.fchmod(shared, _OPEN_TO_ALL)
+                    os.fchmod(shared, OPEN_TO_ALL)
             finally:
                 os.close(shared)
-            folder = _made_folder(own, _OPEN_TO_ALL if owner is None else _CLOSED, owner)
+            folder = _made_folder(own, OPEN_TO_ALL if owner is None else CLOSED, owner)
             try:
+                tree = TaskTree(folder, owner)
                 for file in files:
-                    _write(folder, file, owner)
+                    tree.write(_parts(file.path), [file.content.encode()], file.mode)
             finally:
                 os.close(folder)
         except OSError as error:
@@ -80,7 +75,7 @@ class DiskFolders:
     def _make_outer(self, base: str, *, foreign: bool) -> None:
         """Folders of the agent's own, through which a task of another user must be able to pass."""
         if not self._is_made:
-            Path(self._root).mkdir(_CLOSED, parents=True, exist_ok=True)
+            Path(self._root).mkdir(CLOSED, parents=True, exist_ok=True)
             self._is_made = True
         _make(base)
         _make(f"{base}/tasks")
@@ -95,7 +90,7 @@ class DiskFolders:
 def _make(path: str) -> bool:
     """Makes a closed folder; False if it was there."""
     try:
-        os.mkdir(path, _CLOSED)  # noqa: PTH102 - see DiskFolders
+        os.mkdir(path, CLOSED)  # noqa: PTH102 - see DiskFolders
     except FileExistsError:
         return False
     return True
@@ -104,64 +99,15 @@ def _make(path: str) -> bool:
 def _made_folder(path: str, mode: int, owner: Account | None) -> int:
     """An open folder that is no link, made with its rights and owner where it is absent."""
     made = _make(path)
-    folder = os.open(path, _OPEN_FOLDER)
-    if made and (mode != _CLOSED or owner is not None):
+    folder = os.open(path, OPEN_FOLDER)
+    if made and (mode != CLOSED or owner is not None):
         try:
-            _give(folder, owner)
+            give(folder, owner)
             os.fchmod(folder, mode)
         except OSError:
             os.close(folder)
             raise
     return folder
-
-
-def _write(root: int, file: FileContent, owner: Account | None) -> None:
-    *above, name = _parts(file.path)
-    folder = os.dup(root)
-    try:
-        for part in above:
-            entered = _enter(folder, part, owner)
-            os.close(folder)
-            folder = entered
-        _put_in_place(folder, name, file, owner)
-    finally:
-        os.close(folder)
-
-
-def _enter(folder: int, part: str, owner: Account | None) -> int:
-    """The folder *part* of *folder*, open; made where absent."""
-    made = True
-    try:
-        os.mkdir(part, _CLOSED, dir_fd=folder)
-    except FileExistsError:
-        made = False
-    entered = os.open(part, _OPEN_FOLDER, dir_fd=folder)
-    if made:
-        try:
-            _give(entered, owner)
-            os.fchmod(entered, _OPEN_TO_ALL if owner is None else 0o755)
-        except OSError:
-            os.close(entered)
-            raise
-    return entered
-
-
-def _put_in_place(folder: int, name: str, file: FileContent, owner: Account | None) -> None:
-    new = f".{name}.trueup-new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new, dir_fd=folder)
-    written = os.open(new, _OPEN_NEW, 0o600, dir_fd=folder)
-    with os.fdopen(written, "wb") as stream:
-        stream.write(file.content.encode())
-        stream.flush()
-        _give(written, owner)
-        os.fchmod(written, file.mode if owner is not None else file.mode | 0o044)
-    os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _give(descriptor: int, owner: Account | None) -> None:
-    if owner is not None and owner.uid != os.geteuid():
-        os.fchown(descriptor, owner.uid, owner.gid)
 
 
 def _parts(path: str) -> list[str]:
