@@ -46,11 +46,11 @@ lock:
 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet
 
-# What the tests of containers, of the page and of git over ssh use; without it they are skipped and say so.
+# What the tests of containers, of the page, of a proxy and of git over ssh use; without it they are skipped and say so.
 deps-debian:
 	apt-get -o DPkg::Lock::Timeout=300 install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
-DEBIAN := busybox-static chromium docker.io git iproute2 iptables openssh-client openssh-server procps
+DEBIAN := busybox-static chromium docker.io git iproute2 iptables nginx-light openssh-client openssh-server procps
 
 .venv/.ok: requirements/run.lock pyproject.toml
 	$(call install,run)

@@ -21,7 +21,7 @@ POSTGRES_URL: Final = "TRUEUP_TEST_POSTGRES_URL"
 
 
 def require(what: str) -> None:
-    """Ends the test here if *what* (`docker`, `postgres`, `browser`, `git`, `ssh`) is not on this machine."""
+    """Ends the test here if *what* (`docker`, `postgres`, `browser`, `git`, `ssh`, `nginx`) is not on this machine."""
     missing = _PROBES[what]()
     if missing is not None:
         unavailable(what, missing)
@@ -86,6 +86,10 @@ def _ssh() -> str | None:
     return _commands("ssh", "ssh-keygen", "/usr/sbin/sshd")
 
 
+def _nginx() -> str | None:
+    return _commands("/usr/sbin/nginx")
+
+
 def _commands(*names: str) -> str | None:
     missing = [name for name in names if shutil.which(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
@@ -97,4 +101,5 @@ _PROBES: Final[Mapping[str, Callable[[], str | None]]] = {
     "browser": _browser,
     "git": _git,
     "ssh": _ssh,
+    "nginx": _nginx,
 }
