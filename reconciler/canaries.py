@@ -5,7 +5,6 @@ Nomad's `computeCanaries` and `downgradeNonCanary`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -97,7 +96,7 @@ def settled(
                 mine = msgspec.structs.replace(held.deployment, canary=False)
                 held = msgspec.structs.replace(held, deployment=mine)
                 changed.append(held)
-                found[name].append(replace(verdict, allocation=held))
+                found[name].append(msgspec.structs.replace(verdict, allocation=held))
             else:
                 found[name].append(verdict)
     return found, changed

@@ -1,7 +1,6 @@
 """What `diff` says should change for one job: values, with no node chosen yet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -45,8 +44,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return allocation_name(self.version.job.name, self.group.name, self.index)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupChanges:
+class GroupChanges(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One group's changes. *destructive_total* is the whole rollout, *destructive* what this pass does of it."""
 
     place: tuple[Place, ...] = ()
@@ -59,8 +57,7 @@ class GroupChanges:
     ignore: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job's changes in one pass.
 
     *updates* are allocations whose bookkeeping changes (health in a deployment, a canary that was promoted).
@@ -71,7 +68,7 @@ class Changes:
 
     job: str
     version: JobVersion | None
-    groups: dict[str, GroupChanges] = field(default_factory=dict)
+    groups: dict[str, GroupChanges] = {}
     deployments: tuple[Deployment, ...] = ()
     updates: tuple[Allocation, ...] = ()
     stable_version: int | None = None

@@ -14,67 +14,80 @@ from trueup.models.node import Node
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Column: TypeAlias = npt.NDArray[np.float64]
+Matrix: TypeAlias = npt.NDArray[np.float64]
 Codes: TypeAlias = npt.NDArray[np.int64]
 Facts: TypeAlias = tuple[int, int, float, float, float, float]
 """A node's cpu and memory, one over each, and the square root of each."""
 
 LEFT: Final = 0.005
 IDLE: Final = 0.05
-"""What `spare` is made of."""
+"""What SPARE is made of."""
 _REMEMBERED: Final = 1024
 
 
-class Columns:
-    """The columns.
+FREE_CPU, FREE_MEMORY, LEAN, SKEW, BOTH, SPARE, PER_CPU, PER_MEMORY, ROOT_CPU, ROOT_MEMORY = range(10)
+"""Which line of the matrix says what: what is free in amounts; as shares of the node, how much more is left of cpu than
+of memory, how far apart the two are, their sum. SPARE is small and makes of like nodes the fuller one better, and one
+where something runs better than an idle one. What does not change: one over what the node has, and its square root."""
 
-    *lean* is how much more is left of cpu than of memory, as shares of the node, *skew* how far apart the two are,
-    *both* their sum. *spare* is small and makes of like nodes the fuller one better, and one where something runs
-    better than an idle one. *facts* are the unchanging columns, row by row.
+
+class Columns:
+    """The columns of all nodes. *matrix* has a line for each of those above and a column for each node.
+
+    *facts* are a node's own figures as they are read one by one.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self.free_cpu: Column = np.array([float(node.resources.cpu_millicores) for node in nodes])
-        self.free_memory: Column = np.array([float(node.resources.memory_bytes) for node in nodes])
-        cpu, memory = np.maximum(self.free_cpu, 1.0), np.maximum(self.free_memory, 1.0)
-        self.per_cpu: Column = 1 / cpu
-        self.per_memory: Column = 1 / memory
-        self.root_cpu: Column = np.sqrt(cpu)
-        self.root_memory: Column = np.sqrt(memory)
+        free_cpu = np.array([float(node.resources.cpu_millicores) for node in nodes])
+        free_memory = np.array([float(node.resources.memory_bytes) for node in nodes])
+        cpu, memory = np.maximum(free_cpu, 1.0), np.maximum(free_memory, 1.0)
+        per_cpu, per_memory = 1 / cpu, 1 / memory
+        left_cpu, left_memory = free_cpu * per_cpu, free_memory * per_memory
+        lean, both = left_cpu - left_memory, left_cpu + left_memory
+        skew = np.abs(lean)
+        spare = (both + skew) * LEFT + IDLE
+        roots = np.sqrt(cpu), np.sqrt(memory)
+        self.matrix: Matrix = np.array(
+            [free_cpu, free_memory, lean, skew, both, spare, per_cpu, per_memory, *roots]
+        )
+        self._by_node: Matrix = self.matrix.T.copy()
+        """The same, node by node: of a few nodes all is read together much faster so."""
         self.facts: Sequence[Facts] = list(
             zip(
                 (node.resources.cpu_millicores for node in nodes),
                 (node.resources.memory_bytes for node in nodes),
-                self.per_cpu.tolist(),
-                self.per_memory.tolist(),
-                self.root_cpu.tolist(),
-                self.root_memory.tolist(),
+                per_cpu.tolist(),
+                per_memory.tolist(),
+                roots[0].tolist(),
+                roots[1].tolist(),
                 strict=True,
             )
         )
-        left_cpu, left_memory = self.free_cpu * self.per_cpu, self.free_memory * self.per_memory
-        self.lean: Column = left_cpu - left_memory
-        self.skew: Column = np.abs(self.lean)
-        self.both: Column = left_cpu + left_memory
-        self.spare: Column = (self.both + self.skew) * LEFT + IDLE
         self._changed: Codes = np.empty(max(2 * len(nodes), _REMEMBERED), dtype=np.int64)
         self._held = 0
         self._dropped = 0
 
     def put(self, row: int, used: NodeUsage) -> None:
-        """Takes in what is taken of a row."""
+        """Takes in what is taken of a node."""
         cpu, memory, per_cpu, per_memory, _, _ = self.facts[row]
-        self.free_cpu[row] = free_cpu = cpu - used.cpu_millicores
-        self.free_memory[row] = free_memory = memory - used.memory_bytes
+        free_cpu, free_memory = cpu - used.cpu_millicores, memory - used.memory_bytes
         left_cpu, left_memory = free_cpu * per_cpu, free_memory * per_memory
         lean, both = left_cpu - left_memory, left_cpu + left_memory
         skew = abs(lean)
-        self.lean[row], self.skew[row], self.both[row] = lean, skew, both
-        self.spare[row] = (both + skew) * LEFT + (0.0 if used.allocations else IDLE)
+        spare = (both + skew) * LEFT + (0.0 if used.allocations else IDLE)
+        now = (free_cpu, free_memory, lean, skew, both, spare)
+        self._by_node[row, :PER_CPU] = now
+        self.matrix[:PER_CPU, row] = now
         if self._held == len(self._changed):
             self._dropped += self._held
             self._held = 0
         self._changed[self._held] = row
         self._held += 1
+
+    def of(self, rows: Codes) -> Matrix:
+        """The matrix of some nodes, as a copy."""
+        found: Matrix = self._by_node.take(rows, axis=0).T
+        return found
 
     @property
     def mark(self) -> int:

@@ -1,8 +1,9 @@
 """Service and batch: `count` allocations of each group, known by their index. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
+
+import msgspec
 
 from reconciler.canaries import canary_indexes, is_canary, settled
 from reconciler.changes import Changes, GroupChanges, Stop, earliest
@@ -75,7 +76,7 @@ def _gone_back(
     newest = {one.id: one for one in marked}
     closed = {one.id: one for one in rollout.put}
     back = counted(
-        replace(
+        msgspec.structs.replace(
             actual,
             version=stable,
             stable=None,
@@ -87,10 +88,10 @@ def _gone_back(
         now,
     )
     groups = {
-        name: replace(one, in_place=(), ignore=one.ignore + len(one.in_place))
+        name: msgspec.structs.replace(one, in_place=(), ignore=one.ignore + len(one.in_place))
         for name, one in back.groups.items()
     }
-    return replace(
+    return msgspec.structs.replace(
         back,
         version=version,
         groups=groups,

@@ -5,8 +5,9 @@ system jobs; what counts its instances moves elsewhere, and ends where a drain f
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from reconciler.changes import Changes, GroupChanges, Place, Stop
 from reconciler.dirty import evaluation_order
@@ -21,8 +22,7 @@ from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A revision beside what was last applied.
 
     *wanted* are all jobs as they would be wanted, *nodes* those that its Node documents change, as they would be.

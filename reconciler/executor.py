@@ -6,7 +6,6 @@ transaction, with the planner's own functions. What no longer fits is left out, 
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -148,7 +147,9 @@ def _holding(outcome: Plan, state: ClusterState) -> Plan:
     room = Room(state)
     able: dict[tuple[NodeId, int], bool] = {}
     kept = tuple(one for one in outcome.placements if _still_holds(one, state, room, able))
-    return outcome if len(kept) == len(outcome.placements) else replace(outcome, placements=kept)
+    return (
+        outcome if len(kept) == len(outcome.placements) else msgspec.structs.replace(outcome, placements=kept)
+    )
 
 
 def _still_holds(
@@ -181,4 +182,4 @@ def _numbered(outcome: Plan, index: int) -> Plan:
         msgspec.structs.replace(one, allocation=msgspec.structs.replace(one.allocation, epoch=index))
         for one in outcome.placements
     )
-    return replace(outcome, placements=placements)
+    return msgspec.structs.replace(outcome, placements=placements)

@@ -140,16 +140,24 @@ def constraints_of(job: Job, group: TaskGroup) -> list[Constraint]:
 @remembered
 def secrets_of(group: TaskGroup) -> Sequence[str]:
     """The names of all secrets that tasks of *group* use, sorted."""
-    if b"secret" not in to_json(group):
-        return ()
     found: set[str] = set()
     for task in group.tasks:
-        found.update(value.secret for value in task.env.values() if isinstance(value, SecretValue))
-        found.update(file.secret for file in task.files if file.secret is not None)
-        texts = [value for value in task.env.values() if isinstance(value, str)]
-        texts += [file.content for file in task.files if file.content is not None]
-        found.update(name for text in [*texts, *_texts(to_plain(task.config))] for name in _secrets_in(text))
-    return tuple(sorted(found))
+        texts: list[str] = []
+        for value in task.env.values():
+            if isinstance(value, SecretValue):
+                found.add(value.secret)
+            else:
+                texts.append(value)
+        for file in task.files:
+            if file.secret is not None:
+                found.add(file.secret)
+            if file.content is not None:
+                texts.append(file.content)
+        if SECRET_PREFIX.encode() in to_json(task.config):
+            texts += _texts(to_plain(task.config))
+        for text in texts:
+            found.update(_secrets_in(text))
+    return tuple(sorted(found)) if found else ()
 
 
 def _texts(plain: object) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """All of one job that a pass reads, and its allocations judged by the rules. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -19,8 +18,7 @@ from trueup.models.remembered import remembered
 from trueup.models.template import ClusterSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
+class JobState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All of one job that a pass reads.
 
     *version* is the one wanted (None: the job is removed), *stable* the newest healthy one before it with other tasks,

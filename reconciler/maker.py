@@ -1,7 +1,8 @@
 """Makes placements: new ones, and such that take the place of another. Pure."""
 
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from reconciler.changes import Place
 from reconciler.rollout import Rollout
@@ -12,8 +13,7 @@ from trueup.models.job import TaskGroup
 from trueup.models.record import JobVersion
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maker:
+class Maker(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Makes placements of one group in one version, for a rollout or a scheduled run."""
 
     version: JobVersion

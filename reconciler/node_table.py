@@ -5,10 +5,10 @@ only touches its node's totals. What is asked of all nodes is then a few operati
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from reconciler.columns import Codes, Column, Columns, Mask
@@ -42,8 +42,7 @@ _PACKINGS_BYTES: Final = 64 << 20
 _MOST_PACKINGS: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(msgspec.Struct, frozen=True, gc=False):
     """One filter over all nodes: who passes, and whom it refuses for which reason."""
 
     passes: Mask
@@ -65,27 +64,16 @@ class NodeTable:
         self.nodes: Sequence[Node] = sorted(state.nodes.values(), key=lambda node: node.name)
         self.row_of: Mapping[NodeId, int] = {node.id: row for row, node in enumerate(self.nodes)}
         self.columns = Columns(self.nodes)
-        self._scratch: Column = np.empty(len(self.nodes))
-        self._scratch_of: object = None
         self._attributes: Sequence[Mapping[str, str]] | None = None
         self._gates: dict[Hashable, Gate] = {}
         self._passing: dict[tuple[int, ...], Passing] = {}
         self._packings: dict[Hashable, Packing] = {}
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
-        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (24 * max(len(self.nodes), 1)))
+        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (8 * max(len(self.nodes), 1)))
         for node in self.nodes:
             if state.usage(node.id).allocations:
                 self.refresh(state, node.id)
-
-    def scratch(self, of: object) -> Column:
-        """A column that is *of* one caller until another asks: fresh ones cost more than what is done with them."""
-        self._scratch_of = of
-        return self._scratch
-
-    def has_scratch(self, of: object) -> bool:
-        """Whether the scratch still holds what that caller left in it."""
-        return self._scratch_of is of
 
     def refresh(self, state: ClusterState, node_id: NodeId) -> None:
         """Takes in a node's totals."""
@@ -93,12 +81,12 @@ class NodeTable:
         if row is not None:
             self.columns.put(row, state.usage(node_id))
 
-    def packing(self, demand: Demand, placement: str) -> Packing:
-        """The points of *demand*, kept for the demands that were asked for last."""
-        key = (demand.cpu_millicores, demand.memory_bytes, placement)
+    def packing(self, demand: Demand, bar: Column, placement: str) -> Packing:
+        """The points of *demand* where *bar* lets it go, kept for those that were asked for last."""
+        key = (demand.cpu_millicores, demand.memory_bytes, id(bar), placement)
         found = self._packings.pop(key, None)
         if found is None:
-            found = Packing(self.columns, demand, wants_empty=placement == "spread")
+            found = Packing(self.columns, demand, bar, wants_empty=placement == "spread")
             if len(self._packings) >= self._most_packings:
                 del self._packings[next(iter(self._packings))]
         self._packings[key] = found

@@ -16,42 +16,60 @@ from typing import Final
 
 import numpy as np
 
-from reconciler.columns import IDLE, LEFT, Codes, Column, Columns
+from reconciler.columns import (
+    BOTH,
+    FREE_CPU,
+    FREE_MEMORY,
+    IDLE,
+    LEAN,
+    LEFT,
+    PER_CPU,
+    PER_MEMORY,
+    ROOT_CPU,
+    ROOT_MEMORY,
+    SKEW,
+    SPARE,
+    Column,
+    Columns,
+    Matrix,
+)
 from trueup.models.fit import Demand, NodeUsage
 
 NEVER: Final = -np.inf
 
 
 class Packing:
-    """The points of one demand: from -1 to 1, by the shares of the node that it takes."""
+    """The points of one demand: from -1 to 1, by the shares of the node that it takes.
 
-    def __init__(self, columns: Columns, demand: Demand, *, wants_empty: bool) -> None:
-        self._columns = columns
-        self._cpu, self._memory = demand.cpu_millicores, demand.memory_bytes
+    *bar* is 0 on the rows where it may go, else minus infinity.
+    """
+
+    def __init__(self, columns: Columns, demand: Demand, bar: Column, *, wants_empty: bool) -> None:
+        self._columns, self._bar = columns, bar
+        self._cpu, self._memory = float(demand.cpu_millicores), float(demand.memory_bytes)
         self._by_cpu, self._by_memory = 1 / sqrt(max(self._cpu, 1)), 1 / sqrt(max(self._memory, 1))
         self._wants_empty = wants_empty
-        cpu, memory = columns.per_cpu * self._cpu, columns.per_memory * self._memory
-        self._takes: Column = cpu + memory if wants_empty else cpu - memory
-        self._weight: Column = np.minimum(
-            columns.root_cpu * self._by_cpu, columns.root_memory * self._by_memory
-        )
-        self._points: Column = self._of(slice(None))
+        self._points: Column = self._of(columns.matrix) + bar
         self._mark = columns.mark
 
     def of_all(self) -> Column:
-        """Every row's points, minus infinity where cpu or memory do not suffice. Not to be changed by the caller."""
+        """Every row's points, minus infinity where it may not go or has no room. Not to be changed by the caller."""
         rows = self._columns.changed_since(self._mark)
         if rows is None:
-            self._points = self._of(slice(None))
+            np.add(self._of(self._columns.matrix), self._bar, out=self._points)
         elif len(rows):
-            self._points[rows] = self._of(rows)
+            points = self._of(self._columns.of(rows))
+            points += self._bar.take(rows)
+            self._points[rows] = points
         self._mark = self._columns.mark
         return self._points
 
-    def has_room(self, row: int, used: NodeUsage) -> bool:
-        """Whether cpu and memory of a row suffice beside *used*, as `fits` would say."""
+    def with_room(self, row: int, used: NodeUsage) -> float:
+        """One row's points as in `of_all`, for *used* taken of it, if it may go there at all."""
         facts = self._columns.facts[row]
-        return used.cpu_millicores + self._cpu <= facts[0] and used.memory_bytes + self._memory <= facts[1]
+        if used.cpu_millicores + self._cpu > facts[0] or used.memory_bytes + self._memory > facts[1]:
+            return NEVER
+        return self.of_one(row, used)
 
     def of_one(self, row: int, used: NodeUsage) -> float:
         """One row's points beside *used*, whether there is room or not."""
@@ -67,19 +85,23 @@ class Packing:
         weight = min(root_cpu * self._by_cpu, root_memory * self._by_memory)
         return gain * weight - ((both + skew) * LEFT + (0.0 if used.allocations else IDLE))
 
-    def _of(self, rows: Codes | slice) -> Column:
-        """The same for many rows, minus infinity where there is no room."""
-        columns = self._columns
+    def _of(self, nodes: Matrix) -> Column:
+        """The same for many nodes, minus infinity where there is no room."""
+        cpu, memory = nodes[PER_CPU] * self._cpu, nodes[PER_MEMORY] * self._memory
         if self._wants_empty:
-            points = columns.both[rows] - self._takes[rows]
+            cpu += memory
+            points: Column = nodes[BOTH] - cpu
             points -= 1.0
         else:
-            points = columns.lean[rows] - self._takes[rows]
+            cpu -= memory
+            points = nodes[LEAN] - cpu
             np.abs(points, out=points)
-            np.subtract(columns.skew[rows], points, out=points)
-            points *= self._weight[rows]
-            points -= columns.spare[rows]
-        closed = columns.free_cpu[rows] < self._cpu
-        closed |= columns.free_memory[rows] < self._memory
+            np.subtract(nodes[SKEW], points, out=points)
+            np.multiply(nodes[ROOT_CPU], self._by_cpu, out=cpu)
+            np.multiply(nodes[ROOT_MEMORY], self._by_memory, out=memory)
+            points *= np.minimum(cpu, memory, out=cpu)
+            points -= nodes[SPARE]
+        closed = nodes[FREE_CPU] < self._cpu
+        closed |= nodes[FREE_MEMORY] < self._memory
         points[closed] = NEVER
         return points

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
+from trueup.models.artifacts import ArtifactPolicy, refusal
 from trueup.models.capabilities import EVERY_CONTAINER_HAS, bare
 from trueup.models.job import Task
 from trueup.models.node import DriverState
-from trueup.models.reasons import Reason, forbidden
+from trueup.models.reasons import Reason, forbidden, forbidden_artifact
 
 _OWN_NETWORK: Final = frozenset({"", "default", "bridge"})
 _ROOT: Final = frozenset({"root", "0"})
@@ -20,7 +21,10 @@ _ROOT: Final = frozenset({"root", "0"})
 def forbids(driver: DriverState, task: Task) -> Reason | None:
     """Why the policy behind *driver* does not let *task* run there; None if it does."""
     what = _process(driver, task) if task.driver == "process" else _docker(driver, task)
-    return None if what is None else forbidden(task.driver, what)
+    if what is not None:
+        return forbidden(task.driver, what)
+    what = _artifacts(driver, task) if task.artifacts else None
+    return None if what is None else forbidden_artifact(what)
 
 
 def _process(driver: DriverState, task: Task) -> str | None:
@@ -50,6 +54,17 @@ def _docker(driver: DriverState, task: Task) -> str | None:
     ):
         return f"the capability {name} is not allowed"
     return _mounts(_listed(told["mounts"]), task) if "mounts" in told else None
+
+
+def _artifacts(driver: DriverState, task: Task) -> str | None:
+    told = driver.attributes
+    if "artifact_paths" not in told:
+        return None
+    hosts = tuple(sorted(_listed(told["artifact_hosts"]))) if "artifact_hosts" in told else None
+    policy = ArtifactPolicy(hosts=hosts, paths=tuple(sorted(_listed(told["artifact_paths"]))))
+    # What a variable becomes is known on the node alone.
+    sources = (one.source for one in task.artifacts if "${" not in one.source)
+    return next((what for source in sources if (what := refusal(source, policy)) is not None), None)
 
 
 def _mounts(allowed: frozenset[str], task: Task) -> str | None:

@@ -5,7 +5,6 @@ Pure and deterministic: which node is best is `search`'s answer, ties go to the 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -34,8 +33,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     evicted: tuple[Allocation, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job's plan: all that its pass writes. `stopped` are allocations as they will be."""
 
     changes: Changes

@@ -5,9 +5,10 @@ proves to be needless afterwards.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import sqrt
 from typing import Final
+
+import msgspec
 
 from trueup.models.allocation import Allocation
 from trueup.models.fit import Demand, NodeUsage, fits
@@ -16,8 +17,7 @@ from trueup.models.node import Node
 PRIORITY_DELTA: Final = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What runs on a node, and how important its job is."""
 
     allocation: Allocation

@@ -20,10 +20,13 @@ _ONE_BY_ONE: Final = 32
 
 
 class Ranking:
-    """The best row of *points* as they change; ties go to the first row. *points* becomes its own."""
+    """The best row of *points* as they change; ties go to the first row. *points* itself stays as it is."""
 
     def __init__(self, points: Column) -> None:
         self._rest = points
+        self._is_own = False
+        self._first: int | None = None
+        """The first row taken out: it is marked in the column with the second, for many need but one."""
         self._known: dict[int, float] = {}
         """Points of the rows that were taken out, negated as in the heap."""
         self._heap: list[Entry] = []
@@ -55,7 +58,7 @@ class Ranking:
         """A row has other points now; minus infinity: it is no longer one to pick."""
         heap, known = self._heap, self._known
         if row not in known:
-            self._rest[row] = _NEVER
+            self._own()[row] = _NEVER
         if points == _NEVER:
             known.pop(row, None)
         elif known.get(row) != -points:
@@ -66,28 +69,33 @@ class Ranking:
                 heapq.heappush(heap, (-points, row))
 
     def _take_more(self) -> None:
-        rest = self._rest
-        number = len(self._known)
-        if number <= _ONE_BY_ONE:
-            row = int(rest.argmax())
-            points = float(rest[row])
-            rest[row] = _NEVER
-            self._take(points, row)
-            if points == _NEVER:
-                self._bound = None
+        if self._first is None and not self._is_own:
+            self._first = int(self._rest.argmax())
+            self._take(float(self._rest[self._first]), self._first)
             return
-        rows = _best_rows(rest, number)
+        rest, known = self._own(), len(self._known)
+        rows = [int(rest.argmax())] if known <= _ONE_BY_ONE else _best_rows(rest, known)
         for row in rows:
             self._take(float(rest[row]), row)
-        rest[rows] = _NEVER
+            rest[row] = _NEVER
         if not rows:
             self._bound = None
 
     def _take(self, points: float, row: int) -> None:
+        if points == _NEVER:
+            self._bound = None
+            return
         self._bound = (-points, row)
-        if points != _NEVER:
-            self._known[row] = -points
-            heapq.heappush(self._heap, self._bound)
+        self._known[row] = -points
+        heapq.heappush(self._heap, self._bound)
+
+    def _own(self) -> Column:
+        """The column, to be changed."""
+        if not self._is_own:
+            self._rest, self._is_own = self._rest.copy(), True
+            if self._first is not None:
+                self._rest[self._first] = _NEVER
+        return self._rest
 
 
 def _best_rows(points: Column, number: int) -> list[int]:

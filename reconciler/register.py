@@ -5,7 +5,6 @@ a transaction, or into a copy of the state in a dry run. Nothing here touches an
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -44,15 +43,14 @@ class RegistrationPuts(Protocol):
     def set_errors(self, errors: tuple[SpecError, ...]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class Registration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A revision's effect on the records; with *held* set, none of it happens but the note of it."""
 
     commit: Commit
     held: Held | None = None
     records: tuple[JobRecord, ...] = ()
     versions: tuple[JobVersion, ...] = ()
-    changed: ChangedJobs = field(default_factory=ChangedJobs)
+    changed: ChangedJobs = ChangedJobs()
     templates: tuple[Template, ...] = ()
     dropped_templates: tuple[str, ...] = ()
     policies: tuple[NodePolicy, ...] = ()
@@ -213,8 +211,7 @@ def _words(registration: Registration) -> str:
     return f"revision {registration.commit.id[:12]} applied" + (f": {'; '.join(parts)}" if parts else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Jobs:
+class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The jobs' part of a registration."""
 
     state: ClusterState

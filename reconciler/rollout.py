@@ -7,7 +7,6 @@ deployments and `computeUpdateLimit`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -27,8 +26,7 @@ from trueup.models.record import JobVersion
 UNLIMITED: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupProgress:
+class GroupProgress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where one group stands: allocations of the wanted digest by health, and how many are of an older one.
 
     *moving* are those of *waiting* that are to leave their node: nobody waits for them to become healthy there.
@@ -55,8 +53,7 @@ class GroupProgress:
         return self.healthy >= self.count and not self.outdated
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
+class Rollout(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What governs a job's changes in this pass. *id* tags new placements; None: no deployment is under way.
 
     *opens* says that it begins with this pass. *canaries* is, for each group whose canaries are not promoted, how many
@@ -67,11 +64,11 @@ class Rollout:
     version: JobVersion
     id: DeploymentId | None = None
     opens: bool = False
-    progress: Mapping[str, GroupProgress] = field(default_factory=dict)
+    progress: Mapping[str, GroupProgress] = {}
     halted: bool = False
     put: tuple[Deployment, ...] = ()
     updates: tuple[Allocation, ...] = ()
-    canaries: Mapping[str, int] = field(default_factory=dict)
+    canaries: Mapping[str, int] = {}
     promoted: frozenset[AllocationId] = frozenset()
     stable_version: int | None = None
     reverts_to: int | None = None
@@ -155,7 +152,7 @@ def govern(
         # Whoever wrote the state by hand left the rollout itself out: its allocations say that it is under way.
         opened = msgspec.structs.replace(opened, id=unwritten)
         under_way = _continue(version, verdicts, opened, now, None if reverted else stable)
-        return replace(under_way, put=(*put, *(under_way.put or (opened,))))
+        return msgspec.structs.replace(under_way, put=(*put, *(under_way.put or (opened,))))
     return Rollout(
         version=version,
         id=opened.id,

@@ -5,9 +5,10 @@ counts and budgets come after. Source: Nomad's `reconciler/filters.go`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
+
+import msgspec
 
 from reconciler.changes import Stop
 from trueup.models.allocation import Allocation, RescheduleEvent, StopReason
@@ -25,8 +26,7 @@ _EVENTS_KEPT: Final = 20
 """How many earlier attempts an allocation remembers at least."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All a rule may look at."""
 
     allocation: Allocation
@@ -38,8 +38,7 @@ class Subject:
     now: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the rules found; *due_at* is when time alone may change it.
 
     *ends_anyway*: what is to be replaced ends also if its replacement finds no room.

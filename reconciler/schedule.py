@@ -1,9 +1,10 @@
 """Which scheduled run is due, by the contract's rules of overlap and catch-up. Cron arithmetic is `models/cron`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+import msgspec
 
 from trueup.models.allocation import Allocation
 from trueup.models.cron import newest_due_run, next_run
@@ -14,8 +15,7 @@ PUNCTUAL: Final = timedelta(seconds=10)
 that restarts at the full minute should not lose the minute. Below any cron step, so it never doubles a run."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueRun:
+class DueRun(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """*starts_at*: the run to begin now. *considered_at*: the newest scheduled time now decided upon, begun or not.
 
     *replaces_running*: runs under way end first (`overlap: replace`). *next_at*: when the next one is due.

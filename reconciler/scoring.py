@@ -12,11 +12,10 @@ import numpy as np
 
 from reconciler.columns import Column
 from reconciler.node_table import NodeTable
-from reconciler.packing import NEVER
+from reconciler.packing import Packing
 from reconciler.spreading import Spreading
-from trueup.models.fit import Demand, NodeUsage
+from trueup.models.fit import NodeUsage
 from trueup.models.job import Affinity, Job, TaskGroup
-from trueup.models.template import ClusterSettings
 
 _TWINS: Final = 1.0
 _PART: Final = 2.0
@@ -26,42 +25,44 @@ _PART: Final = 2.0
 class Score:
     """The score of one group. *spreading* is None where it has no spreads."""
 
-    def __init__(
-        self, table: NodeTable, job: Job, group: TaskGroup, demand: Demand, settings: ClusterSettings
-    ) -> None:
-        self._packing = table.packing(demand, settings.placement)
-        self._count = max(group.count, 1)
+    def __init__(self, table: NodeTable, job: Job, group: TaskGroup, packing: Packing) -> None:
+        self._packing = packing
+        count = max(group.count, 1)
+        self._by_twin = _TWINS / count if count > 1 else 0.0
         affinities = (*job.affinities, *group.affinities)
         self._affinity = _affinity(table, affinities) if affinities else None
         spreads = (*job.spreads, *group.spreads)
-        self.spreading = Spreading(table, spreads, self._count) if spreads else None
+        self.spreading = Spreading(table, spreads, count) if spreads else None
         self._parts = 1 + bool(affinities) + bool(spreads)
 
-    def of_all(self, bar: Column, twins: Mapping[int, int], out: Column) -> Column:
-        """Every row's score but for what it gains by spreads, in *out*; minus infinity where there is no room.
+    def of_all(self, twins: Mapping[int, int]) -> Column:
+        """Every row's score but for what it gains by spreads; minus infinity where the group may not go or has no room.
 
-        *bar* is minus infinity where the group may not go, else 0; *twins* are the group's own, by row.
+        *twins* are the group's own, by row. Not to be changed by the caller.
         """
-        total = np.add(self._packing.of_all(), bar, out=out)
+        total = self._packing.of_all()
+        if twins or self._affinity is not None:
+            total = total.copy()
         for row, held in twins.items():
             if held > 0:
-                total[row] -= self._crowding(held)
+                total[row] -= min(held * self._by_twin, _TWINS)
         if self._affinity is not None:
             total += self._affinity
         return total
 
     def with_room(self, row: int, used: NodeUsage, twins: int) -> float:
-        """One row's score as in `of_all`, for *used* taken of it."""
-        return self.of_one(row, used, twins) if self._packing.has_room(row, used) else NEVER
+        """One row's score as in `of_all`, for *used* taken of it, if the group may go there."""
+        return self._with_parts(self._packing.with_room(row, used), row, twins)
 
     def of_one(self, row: int, used: NodeUsage, twins: int, *, failed: bool = False) -> float:
         """One row's score but for what it gains by spreads, for *used* taken of it, whether there is room or not."""
-        total = self._packing.of_one(row, used)
-        if twins > 0:
-            total -= self._crowding(twins)
-        if self._affinity is not None:
-            total += float(self._affinity[row])
+        total = self._with_parts(self._packing.of_one(row, used), row, twins)
         return total - _PART if failed else total
+
+    def _with_parts(self, total: float, row: int, twins: int) -> float:
+        if twins > 0:
+            total -= min(twins * self._by_twin, _TWINS)
+        return total if self._affinity is None else total + float(self._affinity[row])
 
     def of_spreads(self) -> Column | float:
         """What every row gains by spreads."""
@@ -74,9 +75,6 @@ class Score:
     def shown(self, total: float) -> float:
         """A whole score (with spreads) as people see it: the mean of its parts, 1 at best."""
         return round((total + 1) / 2 / self._parts, 6)
-
-    def _crowding(self, twins: int) -> float:
-        return _TWINS * min(twins / self._count, 1.0) if self._count > 1 else 0.0
 
 
 def _affinity(table: NodeTable, affinities: Sequence[Affinity]) -> Column:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from reconciler.changes import Place
-from reconciler.columns import Column, Mask
+from reconciler.columns import FREE_CPU, FREE_MEMORY, Column, Mask
 from reconciler.distinct import Distinct, distinct_of
 from reconciler.node_table import NodeTable, refused, table_of
 from reconciler.packing import NEVER
@@ -48,8 +48,9 @@ class Search:
         self._demand: Demand = demand_of(place.group)
         self._table: NodeTable = table_of(room.cluster)
         self._gates = self._table.gates(job, place.group, settings)
-        self._may_run, self._bar = self._table.passing(self._gates)
-        self._score = Score(self._table, job, place.group, self._demand, settings)
+        self._may_run, bar = self._table.passing(self._gates)
+        packing = self._table.packing(self._demand, bar, settings.placement)
+        self._score = Score(self._table, job, place.group, packing)
         self._held = rows_held(self._rows_of_others())
         self._distinct: Sequence[Distinct] = distinct_of(job, place.group, self._table, self._held)
         if self._score.spreading is not None:
@@ -153,14 +154,14 @@ class Search:
 
     def _count_full(self, among: Mask, leaving: int | None, found: Counter[str]) -> Mask:
         """Counts the rows that lack cpu or memory, as `fits` would; which are left to be asked alone."""
-        columns, demand = self._table.columns, self._demand
+        nodes, demand = self._table.columns.matrix, self._demand
         alone = np.zeros(len(among), dtype=np.bool_)
         asked = [self._table.row_of[node_id] for node_id in self._room.changed]
         asked += [] if leaving is None else [leaving]
         alone[asked] = among[asked]
         among[asked] = False
-        no_cpu = among & (columns.free_cpu < demand.cpu_millicores)
-        no_memory = among & ~no_cpu & (columns.free_memory < demand.memory_bytes)
+        no_cpu = among & (nodes[FREE_CPU] < demand.cpu_millicores)
+        no_memory = among & ~no_cpu & (nodes[FREE_MEMORY] < demand.memory_bytes)
         found[insufficient("cpu")] += int(np.count_nonzero(no_cpu))
         found[insufficient("memory")] += int(np.count_nonzero(no_memory))
         return alone
@@ -209,7 +210,7 @@ class Search:
 
     def _best_plain(self, place: Place, special: Collection[int] = ()) -> Entry | None:
         """The best row but *special* ones. What has no room is not looked at again until something goes there."""
-        if (self._ranking is None and self._landscape is None) or not self._table.has_scratch(self):
+        if self._ranking is None and self._landscape is None:
             self._begin()
         if self._touched:
             for row in self._touched:
@@ -225,7 +226,9 @@ class Search:
 
     def _begin(self) -> None:
         """Scores every row but for spreads; minus infinity where the group cannot go."""
-        points = self._score.of_all(self._bar, self._held, self._table.scratch(self))
+        points = self._score.of_all(self._held)
+        if self._room.changed or self._distinct or self._full or self._score.spreading is not None:
+            points = points.copy()
         for node_id in self._room.changed:
             row = self._table.row_of[node_id]
             points[row] = self._points(row)

@@ -5,7 +5,6 @@ Amounts are integers. Room is taken until an allocation's tasks have ended, what
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -53,8 +52,7 @@ class NodeUsage(msgspec.Struct, gc=False):
                 self.ports.pop(port, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one allocation of a group asks of a node."""
 
     cpu_millicores: int
@@ -81,11 +79,12 @@ def demand_of(group: TaskGroup) -> Demand:
         else:
             main_cpu += task.resources.cpu_millicores
             main_memory += task.resources.memory_bytes
+    static = tuple(port.port for port in group.ports if port.port is not None) if group.ports else ()
     return Demand(
         cpu_millicores=max(main_cpu, other_cpu),
         memory_bytes=max(main_memory, other_memory),
-        static_ports=tuple(port.port for port in group.ports if port.port is not None),
-        dynamic_ports=sum(1 for port in group.ports if port.port is None),
+        static_ports=static,
+        dynamic_ports=len(group.ports) - len(static),
     )
 
 

@@ -3,8 +3,9 @@
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from trueup.models.allocation import Allocation
 from trueup.models.job import Job, TaskGroup
@@ -19,8 +20,7 @@ WORST_FIRST: Final[tuple[Health, ...]] = ("Degraded", "Missing", "Progressing", 
 SYNC_ORDER: Final[tuple[Sync, ...]] = ("Unknown", "Invalid", "OutOfSync", "Synced")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupHealth:
+class GroupHealth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Desired against actual: *placed* are wanted allocations (of batch, finished ones too)."""
 
     name: str
@@ -31,8 +31,7 @@ class GroupHealth:
     failed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobHealth:
+class JobHealth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job's answer; *reason* says what to look at where it is not the best."""
 
     name: str
@@ -43,8 +42,7 @@ class JobHealth:
     groups: tuple[GroupHealth, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterHealth:
+class ClusterHealth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The whole: sync, the first word that holds; health, the worst of jobs."""
 
     sync: Sync

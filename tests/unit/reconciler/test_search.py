@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.columns import FREE_CPU
 from reconciler.evaluate import evaluate
 from reconciler.feasibility import check
 from reconciler.node_table import NodeTable, refused, table_of
@@ -110,7 +111,8 @@ def test_every_placement_goes_to_the_best_of_all_nodes(world: tuple[ClusterState
     able = [row for row, node in enumerate(table.nodes) if check(node, job, group, state.settings) is None]
     outcome = evaluate("web", state, NOON, CountingIds())
     for placement in [*outcome.placements, None]:
-        score = Score(table, job, group, demand, state.settings)
+        bar = table.passing(table.gates(job, group, state.settings)).bar
+        score = Score(table, job, group, table.packing(demand, bar, state.settings.placement))
         if score.spreading is not None:
             score.spreading.begin(table.passing(table.gates(job, group, state.settings)).mask, held)
         ranked = []
@@ -152,9 +154,9 @@ def test_the_table_follows_the_state() -> None:
     held = an_allocation(job, node)
     state.put_allocation(held)
     assert table_of(state) is table
-    assert list(table.columns.free_cpu) == [node.resources.cpu_millicores - 1000.0]
+    assert list(table.columns.matrix[FREE_CPU]) == [node.resources.cpu_millicores - 1000.0]
     state.drop_allocation(held.id)
-    assert list(table_of(state).columns.free_cpu) == [node.resources.cpu_millicores]
+    assert list(table_of(state).columns.matrix[FREE_CPU]) == [node.resources.cpu_millicores]
     state.nodes[a_node("b").id] = a_node("b")
     assert table_of(state) is not table
     assert [one.name for one in table_of(state).nodes] == ["a", "b"]
@@ -168,4 +170,4 @@ def test_a_copy_of_the_state_has_a_table_of_its_own() -> None:
     other.put_allocation(an_allocation(job, node))
     assert isinstance(table_of(other), NodeTable)
     assert table_of(other) is not table
-    assert list(table_of(state).columns.free_cpu) == [node.resources.cpu_millicores]
+    assert list(table_of(state).columns.matrix[FREE_CPU]) == [node.resources.cpu_millicores]
