@@ -3,7 +3,7 @@
 They run on workers and may block. None of them raises: an answer that never came would leave its task waiting for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +11,9 @@ from msgspec.structs import replace
 
 from agent.doors import (
     Accounts,
+    ArtifactError,
+    Artifacts,
+    ArtifactsUnwanted,
     Driver,
     DriverError,
     FolderError,
@@ -25,6 +28,7 @@ from agent.doors import (
 from agent.environment import (
     NodeFacts,
     NotStartable,
+    build_artifacts,
     build_files,
     build_launch,
     dial_host,
@@ -50,7 +54,7 @@ from agent.instructions import (
 from agent.record import HandleRecord
 from agent.service_files import Lists
 from trueup.models.ids import AllocationId
-from trueup.models.job import Check, Port
+from trueup.models.job import Check, Port, Task
 from trueup.models.wire import Assignment
 
 _log = structlog.stdlib.get_logger("trueup.agent")
@@ -64,6 +68,7 @@ class Calls:
     secrets: Secrets
     accounts: Accounts
     folders: Folders
+    artifacts: Artifacts
     prober: Prober
     node: NodeFacts
 
@@ -88,6 +93,39 @@ class Calls:
             _log.exception("call failed", allocation=assignment.allocation.id, task=instruction.task)
             words = f"unexpected {type(error).__name__}; the agent's log says more"
             return _failed(words, is_start=is_start, temporary=True)
+
+    def fetch(
+        self,
+        assignment: Assignment,
+        name: str,
+        *,
+        downloads: Callable[[str], None],
+        is_unwanted: Callable[[], bool],
+    ) -> StartFailed | None:
+        """Puts a task's artifacts into its folder before it starts; None once they are there.
+
+        *downloads* is told what has to be fetched; soon after *is_unwanted* says so this ends without them.
+        """
+        task = assignment.group.task(name)
+        if task is None:
+            return StartFailed(message=f"the group has no task {name}")
+        try:
+            self._provide(assignment, task, downloads, is_unwanted)
+        except ArtifactError as error:
+            return StartFailed(message=str(error), temporary=error.temporary, event="Artifact failure")
+        except ArtifactsUnwanted:
+            # Temporary, as nothing is wrong with it: where only this agent's tasks are ended, the next starts it.
+            return StartFailed(message="it is not to start any more", temporary=True, event="Not started")
+        except DriverError as error:
+            return StartFailed(message=str(error), temporary=error.temporary)
+        except (NotStartable, SecretMissing, FolderError, LookupError) as error:
+            return StartFailed(message=str(error))
+        except Exception as error:  # noqa: BLE001 - as above
+            _log.exception("artifacts failed", allocation=assignment.allocation.id, task=name)
+            return StartFailed(
+                message=f"unexpected {type(error).__name__}; the agent's log says more", temporary=True
+            )
+        return None
 
     def look(self, handle: TaskHandle) -> Observed | None:
         """What the driver sees of a task; None where it cannot say now."""
@@ -125,11 +163,12 @@ class Calls:
             _log.exception("leftover stays for now", allocation=handle.allocation_id, task=handle.task)
 
     def remove_folders(self, allocation_id: AllocationId) -> None:
-        """Removes an allocation's files and logs."""
+        """Removes an allocation's files and logs, and of the artifacts what nobody has used for long."""
         try:
             self.folders.remove(allocation_id)
         except FolderError as error:
             _log.warning("folders stay", allocation=allocation_id, why=str(error))
+        self.artifacts.clean_up()
 
     def check(self, assignment: Assignment, handle: TaskHandle, check: Check) -> str | None:
         """Makes one check: None if it passed, else why not."""
@@ -167,6 +206,22 @@ class Calls:
             case Renew():
                 return self._renew(assignment, instruction, driver, services)
         return None
+
+    def _provide(
+        self,
+        assignment: Assignment,
+        task: Task,
+        downloads: Callable[[str], None],
+        is_unwanted: Callable[[], bool],
+    ) -> None:
+        # Where the driver is not offered, nothing is fetched for it.
+        self._driver(task.driver)
+        allocation_id = assignment.allocation.id
+        account = self.accounts.account(task.user) if task.driver == "process" else None
+        folders = self.folders.paths(allocation_id, task.name)
+        wanted = build_artifacts(assignment, task, self.node, folders, self.secrets)
+        self.folders.prepare(allocation_id, task.name, account, ())
+        self.artifacts.provide(wanted, folders, account, downloads=downloads, is_unwanted=is_unwanted)
 
     def _start(self, assignment: Assignment, instruction: Start, services: Lists) -> Started:
         allocation_id = assignment.allocation.id

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from msgspec.structs import asdict
 
-from agent.doors import Account, FileContent, SecretMissing, Secrets, TaskFolders, TaskLaunch
+from agent.doors import Account, FileContent, SecretMissing, Secrets, TaskFolders, TaskLaunch, WantedArtifact
 from agent.service_files import Lists, content_of
 from trueup.models.allocation import Allocation
+from trueup.models.artifacts import shown_source
 from trueup.models.ids import NodeId
 from trueup.models.job import Port, SecretValue, Task, TaskConfig, TaskFile, TaskGroup
 from trueup.models.variables import ENVIRONMENT_PREFIX, SECRET_PREFIX, split_variables
@@ -61,10 +62,6 @@ def build_launch(
     NotStartable, SecretMissing.
     """
     allocation, group = assignment.allocation, assignment.group
-    if task.artifacts:
-        raise NotStartable(
-            "artifacts: this release does not fetch any; put the file into the image or onto the node"
-        )
     put_in = _Values(runtime_variables(allocation, group, task, node, folders), secrets)
     return TaskLaunch(
         allocation_id=allocation.id,
@@ -101,6 +98,23 @@ def build_files(
     values = runtime_variables(assignment.allocation, assignment.group, task, node, folders)
     put_in = _Values(values, secrets)
     return tuple(_file(one, put_in, services or {}) for one in task.files)
+
+
+def build_artifacts(
+    assignment: Assignment, task: Task, node: NodeFacts, folders: TaskFolders, secrets: Secrets
+) -> tuple[WantedArtifact, ...]:
+    """The `artifacts` of *task* with their variables put in. NotStartable, SecretMissing."""
+    put_in = _Values(runtime_variables(assignment.allocation, assignment.group, task, node, folders), secrets)
+    return tuple(
+        WantedArtifact(
+            source=put_in.strict(one.source, "artifacts.source"),
+            # As written: what is put in may be a secret.
+            shown=shown_source(one.source),
+            checksum=one.checksum,
+            destination=put_in.strict(one.destination, "artifacts.destination"),
+        )
+        for one in task.artifacts
+    )
 
 
 def without_secrets(text: str, task: Task, secrets: Secrets) -> str:
@@ -164,6 +178,7 @@ def _secrets_of(task: Task) -> set[str]:
     found = {value.secret for value in task.env.values() if isinstance(value, SecretValue)}
     found |= {one.secret for one in task.files if one.secret is not None}
     texts = [value for value in task.env.values() if isinstance(value, str)]
+    texts += [one.source for one in task.artifacts]
     texts += [*task.config.command, *task.config.args, *(one.content or "" for one in task.files)]
     for text in texts:
         for piece in split_variables(text):

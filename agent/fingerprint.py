@@ -16,9 +16,11 @@ from typing import Final
 
 import psutil
 import structlog
+from msgspec.structs import replace
 
 from agent.doors import Driver, Secrets, Workers
 from agent.heartbeat import Facts
+from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
 from trueup.models.node import DriverState, NodeResources
 from trueup.models.units import Bytes, Millicores
@@ -52,6 +54,7 @@ class SystemMachine:
         workers: Workers,
         clock: Clock,
         data: Path,
+        artifacts: ArtifactPolicy,
         endpoint: Callable[[], str],
     ) -> None:
         """Looks at the machine once, and asks every driver."""
@@ -61,6 +64,7 @@ class SystemMachine:
         self._workers = workers
         self._clock = clock
         self._endpoint = endpoint
+        self._told_of_artifacts = told_of_artifacts(artifacts)
         self._resources = resources_of(identification)
         self._attributes = attributes_of_machine(data)
         self._lock = threading.Lock()
@@ -93,6 +97,8 @@ class SystemMachine:
     def _ask(self, name: str) -> None:
         try:
             state = self._drivers[name].fingerprint()
+            if state is not None:
+                state = replace(state, attributes=state.attributes | self._told_of_artifacts)
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver is what it concerns
             _log.exception("driver gives no fingerprint", driver=name)
             state = DriverState(healthy=False, detail=f"unexpected {type(error).__name__}")
@@ -111,6 +117,17 @@ def resources_of(identification: Identification) -> NodeResources:
         cpu_millicores=Millicores((psutil.cpu_count() or 1) * 1000 if cpu is None else cpu),
         memory_bytes=Bytes(psutil.virtual_memory().total if memory is None else memory),
     )
+
+
+def told_of_artifacts(policy: ArtifactPolicy) -> dict[str, str]:
+    """What placement is told of the policy, with each driver: it holds for the tasks of all of them.
+
+    Paths also as they are once their links are resolved, since a source may name either.
+    """
+    told = {"artifact_paths": ",".join(sorted({*policy.paths, *map(os.path.realpath, policy.paths)}))}
+    if policy.hosts is not None:
+        told["artifact_hosts"] = ",".join(sorted(policy.hosts))
+    return told
 
 
 def attributes_of_machine(data: Path) -> dict[str, str]:

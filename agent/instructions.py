@@ -76,10 +76,19 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFailed:
-    """A start failed; *temporary*: the same attempt may work later, and may have worked."""
+    """A start failed; *temporary*: the same attempt may work later, and may have worked. *event* names what failed."""
 
     message: str
     temporary: bool = False
+    event: str = "Driver failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """Something to tell of a start that is under way still."""
+
+    event: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +126,7 @@ class CallFailed:
     message: str
 
 
-Answer = Started | StartFailed | NotFound | Observed | Removed | Renewed | CallFailed
+Answer = Started | StartFailed | Noted | NotFound | Observed | Removed | Renewed | CallFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

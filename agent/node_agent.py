@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.accounts import SystemAccounts
+from agent.artifacts.cache import ArtifactCache
+from agent.artifacts.placing import PlacedArtifacts
+from agent.artifacts.sources import ArtifactSources
 from agent.calls import Calls
 from agent.client import HttpControlPlane
 from agent.contact import Standing
-from agent.doors import Accounts, ControlPlane, Driver, Folders, Prober, Secrets, Wake, Workers
+from agent.doors import Accounts, Artifacts, ControlPlane, Driver, Folders, Prober, Secrets, Wake, Workers
 from agent.drivers.identity import read_boot_id
 from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
 from agent.environment import NodeFacts, VolumePolicy
@@ -32,6 +35,7 @@ from agent.reports import Reports
 from agent.runner import Runner
 from agent.secrets_folder import SecretsFolder
 from agent.workers import ThreadWorkers
+from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
 from trueup.models.ids import AllocationId, IdSource, NodeId
 from trueup.models.units import parse_cores
@@ -40,6 +44,8 @@ from trueup.serving import HttpServer, TlsFiles
 DEFAULT_BIND: Final = ("127.0.0.1", 7431)
 CALL_THREADS: Final = 32
 """Calls to drivers side by side: a slow start or image pull holds up no other task."""
+DOWNLOAD_THREADS: Final = 16
+"""Starts that wait side by side for what they fetch: a slow server holds up those alone that fetch as well."""
 CHECK_THREADS: Final = 16
 _STOP_LOOK_SECONDS: Final = 0.1
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
@@ -75,6 +81,7 @@ class AgentSettings:
     cluster_token: Callable[[], str | None] = lambda: None
     secrets: Path | None = None
     volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
+    artifacts: ArtifactPolicy = field(default_factory=ArtifactPolicy)
     tls: TlsFiles | None = None
     tls_ca: Path | None = None
 
@@ -92,6 +99,8 @@ class AgentDoors:
     prober: Prober
     workers: Workers
     check_workers: Workers
+    artifacts: Artifacts
+    download_workers: Workers
     machine: Machine
     clock: Clock
     boot_id: str
@@ -120,10 +129,12 @@ class NodeAgent:
                 secrets=doors.secrets,
                 accounts=doors.accounts,
                 folders=doors.folders,
+                artifacts=doors.artifacts,
                 prober=doors.prober,
                 node=node,
             ),
             workers=doors.workers,
+            download_workers=doors.download_workers,
             check_workers=doors.check_workers,
             standing=self.standing,
             reports=self.reports,
@@ -227,6 +238,9 @@ def _build(
             opened.callback(drivers[name].close)
         workers = ThreadWorkers("agent-call", CALL_THREADS)
         check_workers = ThreadWorkers("agent-check", CHECK_THREADS)
+        download_workers = ThreadWorkers("agent-download", DOWNLOAD_THREADS)
+        sources = ArtifactSources(settings.artifacts)
+        artifacts = PlacedArtifacts(sources, ArtifactCache(settings.data / "artifacts", sources))
         endpoint = _Endpoint(settings)
         control_plane = HttpControlPlane(
             settings.servers,
@@ -234,7 +248,13 @@ def _build(
             cluster_token=settings.cluster_token,
             tls_ca=settings.tls_ca,
         )
-        hooks = (workers.close, check_workers.close, control_plane.close)
+        hooks = (
+            workers.close,
+            check_workers.close,
+            download_workers.close,
+            artifacts.close,
+            control_plane.close,
+        )
         for hook in hooks:
             opened.callback(hook)
         secrets = SecretsFolder(settings.secrets)
@@ -246,6 +266,7 @@ def _build(
             workers=workers,
             clock=clock,
             data=settings.data,
+            artifacts=settings.artifacts,
             endpoint=endpoint.url,
         )
         doors = AgentDoors(
@@ -258,6 +279,8 @@ def _build(
             prober=SocketProber(),
             workers=workers,
             check_workers=check_workers,
+            artifacts=artifacts,
+            download_workers=download_workers,
             machine=machine,
             clock=clock,
             boot_id=boot_id,

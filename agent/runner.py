@@ -22,8 +22,9 @@ from agent.checks import CheckBoard, CheckKey
 from agent.contact import Standing
 from agent.doors import Workers
 from agent.driver_watch import DriverWatch
+from agent.fetches import Fetches, has_artifacts
 from agent.held import Held
-from agent.instructions import Answer, Instruction, Moment, World
+from agent.instructions import Answer, Instruction, Moment, Start, World
 from agent.journal import ChangeSet, Journal
 from agent.record import TaskRecord, rebased
 from agent.reports import Reports
@@ -59,6 +60,7 @@ class Runner:
         journal: Journal,
         calls: Calls,
         workers: Workers,
+        download_workers: Workers,
         check_workers: Workers,
         standing: Standing,
         reports: Reports,
@@ -72,6 +74,7 @@ class Runner:
         self._calls = calls
         self._workers = workers
         self._check_workers = check_workers
+        self._fetches = Fetches(calls, download_workers)
         self._standing = standing
         self._boot_id = boot_id
         self._jitter = jitter
@@ -315,6 +318,8 @@ class Runner:
         for held, step in stepped:
             self._settle(held, step)
         for held, step in stepped:
+            for name in step.unwanted_starts:
+                self._fetches.give_up(held.id, name)
             for instruction in step.instructions:
                 self._have_done(held, instruction)
 
@@ -364,12 +369,28 @@ class Runner:
             answer = self._calls.carry_out(assignment, attempt, instruction, services)
             self._hand_in(lambda: self._answered(allocation_id, task, answer))
 
-        self._workers.submit(f"{allocation_id}/{task}", work)
+        def have_done() -> None:
+            self._workers.submit(f"{allocation_id}/{task}", work)
 
-    def _answered(self, allocation_id: AllocationId, task: str, answer: Answer | None) -> None:
+        if isinstance(instruction, Start) and has_artifacts(assignment, task):
+            self._fetches.begin(
+                assignment,
+                task,
+                start=have_done,
+                failed=lambda failed: self._hand_in(lambda: self._answered(allocation_id, task, failed)),
+                noted=lambda noted: self._hand_in(
+                    lambda: self._answered(allocation_id, task, noted, was_busy=False)
+                ),
+            )
+        else:
+            have_done()
+
+    def _answered(
+        self, allocation_id: AllocationId, task: str, answer: Answer | None, *, was_busy: bool = True
+    ) -> None:
         held = self._held.get(allocation_id)
         if held is not None:
-            held.answered(task, answer, was_busy=True)
+            held.answered(task, answer, was_busy=was_busy)
             self._dirty[allocation_id] = None
 
     def _must_wait(self, held: Held) -> bool:

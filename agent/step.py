@@ -6,7 +6,7 @@ instruction is carried out the record that goes with it is written to the journa
 the same start, never a second one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,10 +29,15 @@ _CHECK_PASSED = "Check passed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocationStep:
-    """The allocation's next record, at most one instruction a task, and when to look again (steady time)."""
+    """The allocation's next record, at most one instruction a task, and when to look again (steady time).
+
+    *unwanted_starts*: tasks whose start is under way although they are not to start any more, so that it need not go
+    on waiting for what it fetches.
+    """
 
     record: AllocationRecord
     instructions: tuple[Instruction, ...] = ()
+    unwanted_starts: tuple[str, ...] = ()
     look_at: datetime | None = None
 
 
@@ -120,6 +125,7 @@ class _Step:
         return AllocationStep(
             record=record,
             instructions=tuple(self._instructions[name] for name in sorted(self._instructions)),
+            unwanted_starts=tuple(self._unwanted_starts()),
             look_at=_earliest(looks),
         )
 
@@ -162,6 +168,13 @@ class _Step:
             halting=self._world.halting,
             services=self._world.services.get(task.name, NO_FILES),
         )
+
+    def _unwanted_starts(self) -> Iterator[str]:
+        for task in self._group.tasks:
+            if task.name in self._world.busy and self._tasks[task.name].phase == "starting":
+                view = self._view(task)
+                if view.halting or (view.winding_down and not view.is_poststop):
+                    yield task.name
 
     def _winds_down(self) -> bool:
         """It is not wanted, one of its tasks failed for good, or what it was for is done."""

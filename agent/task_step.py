@@ -19,6 +19,7 @@ from agent.instructions import (
     Instruction,
     Kill,
     Moment,
+    Noted,
     NotFound,
     Observed,
     Remove,
@@ -88,6 +89,8 @@ def take_in(record: TaskRecord, answer: Answer, view: TaskView) -> TaskRecord:
             return _take_status(_running(record, handle, status, view.moment), status, view)
         case StartFailed() if record.phase == "starting":
             return _start_failed(record, answer, view)
+        case Noted() if record.phase == "starting":
+            return _noted(record, answer, view.moment)
         case NotFound() if record.phase == "starting":
             return replace(record, unsure=False, refused=False, asked_since=None)
         case Observed(attempt=attempt, status=status) if attempt == record.attempt:
@@ -169,9 +172,16 @@ def _take_status(record: TaskRecord, status: TaskStatus, view: TaskView) -> Task
     )
 
 
+def _noted(record: TaskRecord, answer: Noted, moment: Moment) -> TaskRecord:
+    """A start that is tried again and again tells the same each time: once is enough beside its newest failure."""
+    if any((event.type, event.message) == (answer.event, answer.message) for event in record.events[-2:]):
+        return record
+    return record.with_event(moment.now, answer.event, answer.message)
+
+
 def _start_failed(record: TaskRecord, answer: StartFailed, view: TaskView) -> TaskRecord:
     moment = view.moment
-    noted = record.with_event(moment.now, "Driver failure", answer.message)
+    noted = record.with_event(moment.now, answer.event, answer.message)
     if answer.temporary:
         delay = min(timedelta(seconds=0.5 * 2**record.start_failures), MAX_START_DELAY)
         failures = min(record.start_failures + 1, 10)

@@ -90,6 +90,7 @@ def _node_settings(
         cluster_token=cluster_token,
         secrets=settings.secrets,
         volumes=policies.volumes,
+        artifacts=policies.artifacts,
         tls=tls_files(settings.tls_cert, settings.tls_key),
         tls_ca=settings.tls_ca,
     )

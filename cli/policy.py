@@ -1,4 +1,4 @@
-"""What a node lets tasks do, read from the options file: `drivers` and `volumes`. Default tight."""
+"""What a node lets tasks do, read from the options file: `drivers`, `volumes` and `artifacts`. Default tight."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,27 +9,29 @@ from agent.drivers.accounts import ProcessPolicy
 from agent.drivers.docker_policy import DockerPolicy
 from agent.environment import VolumePolicy
 from cli.failures import Failed
+from trueup.models.artifacts import ArtifactPolicy, is_host
 
 T = TypeVar("T")
 
 _PROCESS: Final = frozenset({"enabled", "users"})
 _DOCKER: Final = frozenset({"enabled", "privileged", "mounts", "capabilities", "network_modes"})
+_ARTIFACTS: Final = frozenset({"hosts", "paths"})
 _VOLUME: Final = frozenset({"path", "read_only"})
 _NOT_CARRIED_OUT: Final = {
     "secrets": "this release cannot keep a secret from jobs: every job may name every secret of --secrets DIR. "
     "Remove the key, and keep in that folder only what all jobs of this node may see",
-    "artifacts": "this release fetches no artifacts; remove the key",
 }
 """Rules of the contract that are not enforced yet. A rule that is accepted and not kept would be trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePolicies:
-    """The policy of each driver, and the host folders offered as volumes, by name."""
+    """The policy of each driver, the host folders offered as volumes, by name, and where artifacts may come from."""
 
     process: ProcessPolicy
     docker: DockerPolicy
     volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
+    artifacts: ArtifactPolicy = field(default_factory=ArtifactPolicy)
 
 
 def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_root: bool) -> NodePolicies:
@@ -60,7 +62,23 @@ def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_ro
             network_modes=_texts(docker, "network_modes", "drivers.docker.") or DockerPolicy().network_modes,
         ),
         volumes={name: _volume(volumes, name) for name in volumes},
+        artifacts=_artifacts(_mapping(document, "artifacts", _ARTIFACTS)),
     )
+
+
+def _artifacts(held: Mapping[str, Any]) -> ArtifactPolicy:
+    hosts = _texts(held, "hosts", "artifacts.") if held.get("hosts") is not None else None
+    paths = _texts(held, "paths", "artifacts.")
+    for host in hosts or ():
+        if not is_host(host):
+            raise Failed(
+                f"artifacts.hosts in the options file: {host!r} is no host; write example.org, example.org:8443, "
+                "*.example.org or *"
+            )
+    for path in paths:
+        if not Path(path).is_absolute() or ".." in Path(path).parts:
+            raise Failed("artifacts.paths in the options file: write absolute paths of folders")
+    return ArtifactPolicy(hosts=hosts, paths=paths)
 
 
 def _volume(volumes: Mapping[str, Any], name: str) -> VolumePolicy:

@@ -25,6 +25,7 @@ _WORDS: Final = {
     "ip": "address",
     "off": "`off`",
     "inside": "path",
+    "artifact-source": "address",
     "on-change": "string",
 }
 

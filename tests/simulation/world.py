@@ -35,6 +35,7 @@ from tests.unit.agent.fake_driver import Behaviour, FakeMachine
 from tests.unit.agent.world import (
     CrashingDriver,
     CrashingJournal,
+    FakeArtifacts,
     FakeProber,
     FixedMachine,
     FixedSecrets,
@@ -192,6 +193,8 @@ class Simulation:
                 prober=FakeProber(),
                 workers=InlineWorkers(),
                 check_workers=InlineWorkers(),
+                artifacts=FakeArtifacts(),
+                download_workers=InlineWorkers(),
                 machine=FixedMachine(name=node.name, endpoint=f"sim://{node.name}"),
                 clock=self.clock,
                 boot_id=node.machine.boot_id,

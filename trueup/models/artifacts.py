@@ -14,6 +14,7 @@ from trueup.models.codec import Model
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HIDDEN: Final = "…"
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", re.ASCII)
+_LISTED: Final = re.compile(r"(?:\*|(?:\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _SEPARATORS: Final = frozenset("/?#")
 
 
@@ -40,6 +41,11 @@ def refusal(source: str, policy: ArtifactPolicy) -> str | None:
     return _host_refusal(url.scheme, host, port, policy)
 
 
+def is_host(text: str) -> bool:
+    """Whether *text* is one of the forms in which an operator lists hosts."""
+    return _LISTED.fullmatch(text) is not None
+
+
 def is_beneath(path: str, folders: Sequence[str]) -> bool:
     """Whether an absolute path lies in one of the folders, or is one; by its words alone, links are not looked at."""
     at = PurePosixPath(path)
@@ -54,7 +60,7 @@ def shown_source(source: str) -> str:
     before = rest.rpartition("@")[0]
     if not separator or (":" in before and not _SEPARATORS.isdisjoint(before)):
         # Where it is unclear what belongs to a password, nothing is said but how it is fetched.
-        return f"{scheme if separator else ''}://{_HIDDEN}"
+        return f"{scheme}://{_HIDDEN}" if separator else _HIDDEN
     shown = rest.partition("?")[0].partition("#")[0]
     authority, slash, path = shown.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

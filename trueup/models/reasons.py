@@ -37,6 +37,11 @@ def forbidden(driver: str, what: str) -> Reason:
     return Reason(f"policy of driver {driver}: {what}")
 
 
+def forbidden_artifact(what: str) -> Reason:
+    """The node's own policy does not let anything be fetched from there."""
+    return Reason(f"policy of artifacts: {what}")
+
+
 def missing_volume(source: str) -> Reason:
     """The node offers no host volume of that name."""
     return Reason(f"host volume {source} is missing")

@@ -5,7 +5,6 @@ out: whoever words the error decides whether the value may be shown.
 """
 
 import ipaddress
-import posixpath
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
@@ -157,9 +156,19 @@ def check_ip(text: str) -> None:
 
 def check_inside(text: str) -> None:
     """A path that stays in the task's folder."""
-    normal = posixpath.normpath(text)
-    if not text or text.startswith("/") or normal.startswith("..") or "\0" in text:
+    if not text or text.startswith("/") or ".." in text.split("/") or "\0" in text:
         raise ValueError("leaves the task's folder; write a relative path such as local/app.conf")
+
+
+def check_artifact_source(text: str) -> None:
+    """An address that artifacts are fetched from. What a variable becomes is seen on the node."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in {"https", "http", "file"} or not rest.strip("/"):
+        raise ValueError("is no source; write an https:// address")
+    if scheme == "file" and not rest.startswith("/"):
+        raise ValueError("is no source; write file:///PATH")
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError("is no source; write a space as %20")
 
 
 def check_off(text: str) -> None:
@@ -199,6 +208,7 @@ _TEXT_FORMATS: Final[dict[str, Callable[[str], None]]] = {
     "re2": check_re2,
     "ip": check_ip,
     "inside": check_inside,
+    "artifact-source": check_artifact_source,
     "off": check_off,
     "json-type": check_json_type,
 }

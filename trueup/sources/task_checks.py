@@ -97,7 +97,7 @@ def _check_network(report: Report, task: Plain, name: str, at: Path, scope: Task
 
 def _check_variables(report: Report, task: Plain, at: Path, scope: TaskScope) -> None:
     known = known_variables(scope.ports)
-    for key in ("env", "config"):
+    for key in ("env", "config", "artifacts"):
         for path, value in _texts_in(task.get(key), (*at, key)):
             if "${" not in value:
                 continue

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from jsonschema.exceptions import ValidationError
 
+from trueup.models.artifacts import shown_source
 from trueup.sources.report import Report
 from trueup.sources.schemas import Schema, schema
 from trueup.sources.tree import Path, Tree
@@ -123,6 +124,9 @@ def show(value: object, path: Sequence[str | int] = ()) -> str:
     if isinstance(value, str):
         if "parameters" in path:
             return ""
+        if "artifacts" in path and path[-1] == "source":
+            # It may have a password in it.
+            value = shown_source(value)
         return repr(value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 1] + "…")
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

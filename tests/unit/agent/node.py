@@ -17,6 +17,7 @@ from tests.builders import a_node
 from tests.unit.agent.world import FakeControlPlane, an_assignment
 from trueup.agent_client import AgentClient
 from trueup.models.allocation import Allocation
+from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.codec import from_json, to_json
 from trueup.models.ids import AllocationId
 from trueup.models.job import TaskGroup
@@ -55,9 +56,15 @@ class Node:
     """A data folder, and the agent on it while there is one."""
 
     def __init__(
-        self, data: Path, plane: ServedPlane, url: str, drivers: Mapping[str, DriverFactory]
+        self,
+        data: Path,
+        plane: ServedPlane,
+        url: str,
+        drivers: Mapping[str, DriverFactory],
+        artifacts: ArtifactPolicy,
     ) -> None:
         self.data, self.plane, self._url, self._drivers = data, plane, url, drivers
+        self._artifacts = artifacts
         self.agent: NodeAgent | None = None
         self.start()
 
@@ -68,6 +75,7 @@ class Node:
             name="node-1",
             bind=("127.0.0.1", 0),
             cluster_token=lambda: "cluster",
+            artifacts=self._artifacts,
         )
         self.agent = NodeAgent.build(settings, self._drivers, SystemClock(), RandomIds())
         self._threads = LoopThreads(SystemClock())
@@ -112,12 +120,14 @@ PROCESSES: Mapping[str, DriverFactory] = {
 
 
 @contextmanager
-def a_running_node(data: Path, drivers: Mapping[str, DriverFactory]) -> Iterator[Node]:
+def a_running_node(
+    data: Path, drivers: Mapping[str, DriverFactory], artifacts: ArtifactPolicy | None = None
+) -> Iterator[Node]:
     """A node that runs, and none of whose tasks outlive the test."""
     plane = ServedPlane()
     server = HttpServer(plane, ("127.0.0.1", 0), stopping=threading.Event())
     server.start()
-    node = Node(data, plane, server.url, drivers)
+    node = Node(data, plane, server.url, drivers, artifacts or ArtifactPolicy())
     try:
         yield node
     finally:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from agent.doors import Account, SecretMissing, TaskFolders, TaskLaunch
+from agent.doors import Account, SecretMissing, TaskFolders, TaskLaunch, WantedArtifact
 from agent.environment import (
     NodeFacts,
     NotStartable,
     VolumePolicy,
+    build_artifacts,
     build_files,
     build_launch,
     without_secrets,
@@ -197,10 +198,33 @@ def test_files_get_variables_and_leave_unknown_ones_as_written() -> None:
     ]
 
 
-def test_what_this_release_cannot_do_is_refused_and_not_left_out() -> None:
-    artifact = Artifact(source="https://x/y", checksum="sha256:0")
-    with pytest.raises(NotStartable, match="artifacts"):
-        launched(assigned(a_task(artifacts=(artifact,))))
+def artifacts_of(**fields: str) -> tuple[WantedArtifact, ...]:
+    artifact = Artifact(**({"source": "https://x/y", "checksum": "sha256:0"} | fields))
+    assignment = assigned(a_task(artifacts=(artifact,)))
+    return build_artifacts(assignment, assignment.group.tasks[0], NODE, FOLDERS, SECRETS)
+
+
+def test_artifacts_have_variables_put_in_and_are_shown_as_written() -> None:
+    assert artifacts_of(
+        source="https://me:${secret:db}@x/${NODE_REGION}/$${y}.tgz?key=${secret:db}",
+        destination="${JOB_NAME}/",
+    ) == (
+        WantedArtifact(
+            source="https://me:hunter2@x/eu/${y}.tgz?key=hunter2",
+            shown="https://x/${NODE_REGION}/$${y}.tgz",
+            checksum="sha256:0",
+            destination="web/",
+        ),
+    )
+
+
+def test_an_unknown_variable_or_secret_of_an_artifact_is_named() -> None:
+    with pytest.raises(NotStartable, match=r"artifacts\.source: \$\{NOPE\} is no variable"):
+        artifacts_of(source="https://x/${NOPE}")
+    with pytest.raises(NotStartable, match=r"artifacts\.destination: \$\{NOPE\}"):
+        artifacts_of(destination="${NOPE}")
+    with pytest.raises(SecretMissing, match="other"):
+        artifacts_of(source="https://x/${secret:other}")
 
 
 def test_a_file_of_addresses_that_are_not_known_is_not_written() -> None:
@@ -213,6 +237,7 @@ def test_a_file_of_addresses_that_are_not_known_is_not_written() -> None:
     [
         a_task(env={"A": SecretValue(secret="db")}),
         a_task(env={"A": "pg://${secret:db}@x"}),
+        a_task(artifacts=(Artifact(source="https://me:${secret:db}@x/y", checksum="sha256:0"),)),
         a_task(config=TaskConfig(command=("run", "${secret:db}"))),
         a_task(files=(TaskFile(path="a", content="${secret:db}"), TaskFile(path="b", secret="gone"))),
     ],

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.doors import DriverError, TaskHandle, TaskStatus
+from agent.doors import ArtifactError, ArtifactsUnwanted, DriverError, TaskHandle, TaskStatus
 from agent.instructions import Answer
 from agent.runner import Runner
 from tests.builders import a_group, a_task
 from tests.unit.agent.fake_driver import Behaviour, FakeDriver
 from tests.unit.agent.world import World, an_assignment
 from trueup.models.ids import AllocationId
-from trueup.models.job import Check, Disconnect, Lifecycle, Port, Restart
+from trueup.models.job import Artifact, Check, Disconnect, Lifecycle, Port, Restart, TaskGroup
 from trueup.models.units import Duration
 from trueup.models.wire import holdings_digest
 
@@ -256,6 +256,74 @@ def test_a_start_that_fails_for_good_uses_the_restart_policy(world: World) -> No
     assert world.told().client_status == "failed"
     kinds = [event.message for event in world.told().tasks["server"].events if event.type == "Driver failure"]
     assert kinds == ["no such program", "no such program"]
+
+
+def a_fetching_group(restart: Restart | None = None) -> TaskGroup:
+    artifact = Artifact(source="https://me:${secret:db}@example.org/a.tgz?x=1", checksum="sha256:0")
+    task = a_task(artifacts=(artifact,))
+    return a_group(tasks=(task,), restart=restart or Restart())
+
+
+def events_of(world: World) -> list[tuple[str, str]]:
+    return [(event.type, event.message) for event in world.told().tasks["server"].events]
+
+
+def test_artifacts_are_in_place_before_a_task_starts(world: World) -> None:
+    world.secrets.values["db"] = "hunter2"
+    world.assign(an_assignment(group=a_fetching_group()))
+    world.run(1)
+
+    ((wanted,),) = world.artifacts.provided
+    assert wanted.source == "https://me:hunter2@example.org/a.tgz?x=1"
+    assert world.running() == [("a1", "server")]
+    # Its folder is made before, its files are written after.
+    assert [files for _, _, files in world.folders.prepared] == [(), ()]
+    assert events_of(world) == [("Downloading artifacts", "https://example.org/a.tgz"), ("Started", "")]
+
+
+def test_a_download_that_fails_for_a_passing_reason_is_repeated_and_told_once(world: World) -> None:
+    world.secrets.values["db"] = "hunter2"
+    world.artifacts.fails = [ArtifactError("its server is away", temporary=True) for _ in range(6)]
+    world.assign(an_assignment(group=a_fetching_group()))
+    world.run(10)
+    assert world.machine.started == []
+    world.run(60)
+
+    assert world.machine.started == [("a1", "server", 1)]
+    assert world.told().tasks["server"].restarts == 0
+    assert [kind for kind, _ in events_of(world)] == ["Downloading artifacts", "Artifact failure", "Started"]
+
+
+def test_a_download_that_fails_for_good_uses_the_restart_policy(world: World) -> None:
+    world.secrets.values["db"] = "hunter2"
+    world.artifacts.fails = [ArtifactError("wrong checksum"), ArtifactError("wrong checksum")]
+    restart = Restart(attempts=1, interval=Duration(minutes=10), delay=Duration(seconds=5))
+    world.assign(an_assignment(group=a_fetching_group(restart)))
+    world.run(10)
+
+    assert world.told().client_status == "failed"
+    assert world.machine.started == []
+    assert ("Artifact failure", "wrong checksum") in events_of(world)
+
+
+def test_artifacts_nobody_wants_any_more_are_no_failure_of_the_task(world: World) -> None:
+    world.secrets.values["db"] = "hunter2"
+    world.artifacts.fails = [ArtifactsUnwanted()]
+    world.assign(an_assignment(group=a_fetching_group(Restart(attempts=0))))
+    world.run(5)
+
+    assert world.running() == [("a1", "server")]
+    assert world.told().tasks["server"].restarts == 0
+
+
+def test_the_end_of_an_allocation_cleans_up_what_is_kept_of_artifacts(world: World) -> None:
+    world.assign(an_assignment())
+    world.run(1)
+    world.stop("a1")
+    world.run(1)
+    world.agent.runner.forget([AllocationId("a1")])
+    world.settle()
+    assert world.artifacts.cleaned_up == 1
 
 
 def test_a_missing_secret_fails_the_start_and_names_it(world: World) -> None:

@@ -20,6 +20,7 @@ from agent.doors import (
     TaskLaunch,
     TaskStatus,
     Unreachable,
+    WantedArtifact,
 )
 from agent.environment import NodeFacts
 from agent.heartbeat import Facts
@@ -153,6 +154,33 @@ class MemoryFolders:
 
 
 @dataclass
+class FakeArtifacts:
+    """Artifacts that are there, or what is told instead; noted down only."""
+
+    fails: list[Exception] = field(default_factory=list)
+    provided: list[tuple[WantedArtifact, ...]] = field(default_factory=list)
+    cleaned_up: int = 0
+
+    def provide(
+        self,
+        wanted: Sequence[WantedArtifact],
+        folders: TaskFolders,
+        owner: Account | None,
+        *,
+        downloads: Callable[[str], None],
+        is_unwanted: Callable[[], bool],
+    ) -> None:
+        for one in wanted:
+            downloads(one.shown)
+        if self.fails:
+            raise self.fails.pop(0)
+        self.provided.append(tuple(wanted))
+
+    def clean_up(self) -> None:
+        self.cleaned_up += 1
+
+
+@dataclass
 class FixedSecrets:
     """Secrets as given."""
 
@@ -258,6 +286,7 @@ class World:
         self.control_plane = FakeControlPlane()
         self.prober = FakeProber()
         self.folders = MemoryFolders()
+        self.artifacts = FakeArtifacts()
         self.secrets = FixedSecrets()
         self.reached: list[str] = []
         self.kill_at: int | None = None
@@ -285,6 +314,8 @@ class World:
                 prober=self.prober,
                 workers=InlineWorkers(),
                 check_workers=InlineWorkers(),
+                artifacts=self.artifacts,
+                download_workers=InlineWorkers(),
                 machine=FixedMachine(),
                 clock=self.clock,
                 boot_id=self.machine.boot_id,

@@ -10,6 +10,7 @@ from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a
 from trueup.models.allocation import TaskState
 from trueup.models.job import (
     Affinity,
+    Artifact,
     Constraint,
     Job,
     Port,
@@ -305,9 +306,42 @@ def test_work_is_not_sent_where_policy_would_refuse_it(task: Task, node: Node, r
     assert why(planned(a_job(groups=(a_group(tasks=(task,)),)), node)) == {f"policy of driver {reason}": 1}
 
 
+def fetching(*sources: str) -> Task:
+    return a_task(artifacts=tuple(Artifact(source=source, checksum="sha256:0") for source in sources))
+
+
+@pytest.mark.parametrize(
+    ("told_of_artifacts", "source", "reason"),
+    [
+        ({"artifact_paths": ""}, "http://x/y", "artifacts over http are not allowed"),
+        ({"artifact_paths": ""}, "file:///srv/y", "file: artifacts are not allowed"),
+        (
+            {"artifact_paths": "", "artifact_hosts": "a.org,b.org"},
+            "https://me:secret@c.org/y",
+            "artifacts from the host c.org are not allowed",
+        ),
+        (
+            {"artifact_paths": "", "artifact_hosts": ""},
+            "https://x/y",
+            "artifacts from the host x are not allowed",
+        ),
+        ({"artifact_paths": "/srv"}, "file:///etc/y", "artifacts from the path /etc/y are not allowed"),
+    ],
+)
+def test_work_is_not_sent_where_its_artifacts_would_be_refused(
+    told_of_artifacts: dict[str, str], source: str, reason: str
+) -> None:
+    job = a_job(groups=(a_group(tasks=(fetching("https://${HOST_IP}/x", source),)),))
+    assert why(planned(job, told("process", **told_of_artifacts))) == {f"policy of artifacts: {reason}": 1}
+
+
 @pytest.mark.parametrize(
     ("task", "node"),
     [
+        (fetching("http://x/y", "file:///y"), a_node()),
+        (fetching("https://x/y", "http://${HOST_IP}/y"), told("process", artifact_paths="")),
+        (fetching("http://a.org/y"), told("process", artifact_paths="", artifact_hosts="a.org,b.org")),
+        (fetching("file:///srv/y"), told("process", artifact_paths="/opt,/srv")),
         (a_task(), told("process", root="true", runs_as="root")),
         (a_task(), told("process", root="false", runs_as="ann", users="bob")),
         (a_task(user="bob"), told("process", root="false", runs_as="root")),

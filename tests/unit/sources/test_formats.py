@@ -21,7 +21,13 @@ TAKEN: Final[dict[str, list[Any]]] = {
     "on-change": ["SIGHUP", "restart", "none"],
     "re2": ["^a+$", "(?i)x", r"\d{3}", ""],
     "ip": ["127.0.0.1", "10.0.0.1", "::1"],
-    "inside": ["local/app.conf", "a", "./a", "a/../b"],
+    "inside": ["local/app.conf", "a", "./a", "local/", ".", "..a/b..", "${JOB_NAME}/a"],
+    "artifact-source": [
+        "https://x/a.tgz",
+        "http://u:${secret:p}@[::1]:80/a",
+        "file:///srv/a%20b",
+        "https://${X}/",
+    ],
     "json-type": ["string", "null"],
 }
 REFUSED: Final[dict[str, list[Any]]] = {
@@ -36,7 +42,18 @@ REFUSED: Final[dict[str, list[Any]]] = {
     "on-change": ["HUP", "RESTART", ""],
     "re2": ["(", "(?=x)", r"(a)\1", "a{2000}", "x" * 5000],
     "ip": ["localhost", "1.2.3", "127.0.0.1:80", ""],
-    "inside": ["/etc/passwd", "../a", "a/../../b", "", "a\0b"],
+    "inside": ["/etc/passwd", "../a", "a/../../b", "a/../b", "..", "", "a\0b"],
+    "artifact-source": [
+        "",
+        "x",
+        "https://",
+        "HTTPS://x",
+        "ftp://x/y",
+        "file://x/y",
+        "file:///",
+        "https://x/a b",
+        "file:/x",
+    ],
     "json-type": ["text", "int"],
 }
 
