@@ -3,6 +3,7 @@
 Which rows changed is kept in order, so that what was worked out from the columns catches up instead of starting anew.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -34,7 +35,8 @@ where something runs better than an idle one. What does not change: one over wha
 class Columns:
     """The columns of all nodes. *matrix* has a line for each of those above and a column for each node.
 
-    *facts* are a node's own figures as they are read one by one.
+    *facts* are a node's own figures as they are read one by one. The same matrix is kept node by node: of a few nodes
+    all is read together much faster so.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -47,11 +49,9 @@ class Columns:
         skew = np.abs(lean)
         spare = (both + skew) * LEFT + IDLE
         roots = np.sqrt(cpu), np.sqrt(memory)
-        self.matrix: Matrix = np.array(
-            [free_cpu, free_memory, lean, skew, both, spare, per_cpu, per_memory, *roots]
-        )
-        self._by_node: Matrix = self.matrix.T.copy()
-        """The same, node by node: of a few nodes all is read together much faster so."""
+        lines = np.array([free_cpu, free_memory, lean, skew, both, spare, per_cpu, per_memory, *roots])
+        self._cells, self.matrix = _cells_and_matrix(lines)
+        self._cells_by_node, self._by_node = _cells_and_matrix(lines.T)
         self.facts: Sequence[Facts] = list(
             zip(
                 (node.resources.cpu_millicores for node in nodes),
@@ -75,9 +75,12 @@ class Columns:
         lean, both = left_cpu - left_memory, left_cpu + left_memory
         skew = abs(lean)
         spare = (both + skew) * LEFT + (0.0 if used.allocations else IDLE)
-        now = (free_cpu, free_memory, lean, skew, both, spare)
-        self._by_node[row, :PER_CPU] = now
-        self.matrix[:PER_CPU, row] = now
+        cells, at, width = self._cells, row, len(self.facts)
+        by_node, at_node = self._cells_by_node, row * len(self.matrix)
+        for value in (free_cpu, free_memory, lean, skew, both, spare):
+            cells[at] = by_node[at_node] = value
+            at += width
+            at_node += 1
         if self._held == len(self._changed):
             self._dropped += self._held
             self._held = 0
@@ -99,3 +102,9 @@ class Columns:
         if mark < self._dropped or self.mark - mark > len(self.facts) // 4:
             return None
         return self._changed[mark - self._dropped : self._held]
+
+
+def _cells_and_matrix(values: Matrix) -> tuple["array[float]", Matrix]:
+    """*values* as a matrix over cells that are written one by one, much faster so than through the matrix."""
+    cells = array("d", values.tobytes())
+    return cells, np.frombuffer(cells).reshape(values.shape)
