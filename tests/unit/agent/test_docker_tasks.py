@@ -15,6 +15,7 @@ from tests.docker_engine import DockerEngine
 from tests.unit.agent.node import Node, a_free_port, a_running_node, until
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Port, TaskConfig, TaskFile
+from trueup.models.service import ServiceAddress, ServiceNews
 from trueup.models.units import Duration
 
 pytestmark = pytest.mark.docker
@@ -67,3 +68,37 @@ def test_a_container_serves_its_files_on_its_port_and_outlives_the_agent(
     after = node.held().tasks["server"]
     assert (after.container_id, after.started_at) == (before.container_id, before.started_at)
     assert after.restarts == 0
+
+
+def test_addresses_change_inside_the_running_container(node: Node, docker_engine: DockerEngine) -> None:
+    address = ServiceAddress(
+        host="10.0.0.2",
+        port=80,
+        job="web",
+        group="app",
+        allocation="web.app[0]",
+        allocation_id=AllocationId("w0"),
+        node="node-2",
+    )
+    # Reads by the signal alone, so that what it saw was there when it came.
+    command = "cd ${TASK_DIR}; cp up.conf first; trap 'cp up.conf second' HUP; while :; do sleep 0.1; done"
+    task = a_task(
+        driver="docker",
+        config=TaskConfig(image=docker_engine.image, args=("sh", "-c", command)),
+        files=(TaskFile(path="up.conf", services=("shop",), each="to ${ADDR}", on_change="SIGHUP"),),
+    )
+    assert node.agent is not None
+    node.agent.runner.tell_services(ServiceNews(version="v1", lists={"shop": ()}))
+    node.push(a_group(tasks=(task,)))
+    folder = node.data / "allocations/a1/tasks/server"
+    until((folder / "first").exists)
+    assert (folder / "first").read_text() == ""
+    until(lambda: node.held().tasks["server"].container_id)
+    before = node.held().tasks["server"]
+
+    news = ServiceNews(version="v2", since="v1", lists={"shop": (address,)})
+    node.agent.runner.tell_services(news)
+    until((folder / "second").exists)
+    until(lambda: (folder / "second").read_text() == "to 10.0.0.2:80\n")
+    assert node.held().tasks["server"].container_id == before.container_id
+    assert node.held().tasks["server"].restarts == 0
