@@ -13,7 +13,7 @@ from reconciler.diff import diff
 from reconciler.evaluate import job_state, record
 from reconciler.planner import plan
 from reconciler.state_copy import StateCopy
-from tests.bench.measure import cpu_timed, figure, note, sample, title
+from tests.bench.measure import cpu_timed, figure, in_turns, note, sample, title
 from tests.builders import NOON, CountingIds, a_job, a_node, a_state
 from trueup.models.job import Constraint, Job
 from trueup.models.node import Node
@@ -22,6 +22,7 @@ NODES = 10_000
 WANTED_SECONDS = {1_000: 1.0, 10: 4.0, 1: 12.0}
 """For 100,000 allocations in groups of that size."""
 HUNDRED_THOUSAND = 100_000
+ROUNDS = 3
 
 
 @pytest.mark.parametrize(("group", "allocations"), [(1_000, 100_000), (10, 100_000), (1, 20_000)])
@@ -29,17 +30,24 @@ def test_placing_on_ten_thousand_unlike_nodes(group: int, allocations: int) -> N
     title(f"{allocations} allocations in groups of {group} on {NODES} unlike nodes")
     nodes = tuple(_node(number) for number in range(NODES))
     jobs = tuple(_job(number, group) for number in range(allocations // group))
-    plain = cpu_timed(lambda: _plain(nodes, jobs))
-    spent = _placed(nodes, jobs, allocations)
-    sample("best fit over columns alone, CPU", [plain])
-    for step, seconds in spent.items():
-        sample(f"{step}, CPU", [seconds])
-    ours = spent["plan"]
+    spent: list[dict[str, float]] = []
+
+    def ours() -> float:
+        spent.append(
+            _placed(nodes, tuple(_job(number, group) for number in range(allocations // group)), allocations)
+        )
+        return spent[-1]["plan"]
+
+    plain, planned = in_turns(ROUNDS, lambda: cpu_timed(lambda: _plain(nodes, jobs)), ours)
+    sample("best fit over columns alone, CPU", plain)
+    for step in spent[0]:
+        sample(f"{step}, CPU", [one[step] for one in spent])
+    best = min(planned)
     note(
-        f"to plan is {ours / plain:.1f} times the columns alone, {ours / allocations * 1e6:.0f} µs an allocation"
+        f"to plan is {best / min(plain):.1f} times the columns alone, {best / allocations * 1e6:.0f} µs an allocation"
     )
-    scaled = ours * HUNDRED_THOUSAND / allocations
-    figure(f"seconds of CPU to plan {HUNDRED_THOUSAND} of them", scaled, WANTED_SECONDS[group], "s")
+    scaled = best * HUNDRED_THOUSAND / allocations
+    figure(f"seconds of CPU to plan {HUNDRED_THOUSAND}, best of {ROUNDS}", scaled, WANTED_SECONDS[group], "s")
 
 
 def test_growth() -> None:
