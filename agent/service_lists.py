@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from agent.journal import ChangeSet, Journal
 from agent.record import AllocationRecord
 from agent.service_files import Lists, ServiceFiles, service_files
-from trueup.models.addresses import services_named
+from trueup.models.addresses import in_order, services_named
 from trueup.models.ids import AllocationId
-from trueup.models.service import ServiceNews
+from trueup.models.service import ServiceAddress, ServiceNews
 from trueup.models.wire import Assignment
 
 
@@ -48,7 +48,7 @@ class ServiceLists:
             # A repeat; or changes to what was never taken in, which come again with the next beat.
             return frozenset()
         kept = self.lists if news.since is not None else self._still_read()
-        lists: Lists = {**kept, **news.lists}
+        lists: Lists = {**kept, **news.lists, **dict(_changed(kept, news))}
         changed = {name for name in {*self.lists, *lists} if self.lists.get(name) != lists.get(name)}
         self.version, self.lists = news.version, lists
         changes.services_version = news.version
@@ -70,6 +70,12 @@ class ServiceLists:
 
     def _still_read(self) -> Lists:
         return {name: held for name, held in self.lists.items() if name in self._readers}
+
+
+def _changed(kept: Lists, news: ServiceNews) -> Iterator[tuple[str, tuple[ServiceAddress, ...]]]:
+    for name, by_allocation in news.changes.items():
+        stays = (one for one in kept.get(name, ()) if one.allocation_id not in by_allocation)
+        yield name, in_order((*stays, *(one for several in by_allocation.values() for one in several)))
 
 
 def _files(assignment: Assignment, lists: Lists) -> Iterator[tuple[str, ServiceFiles]]:

@@ -1,12 +1,13 @@
 """Which node has to know which addresses: kept up to date allocation by allocation, never recounted.
 
-An allocation offers addresses (it is healthy) and its node reads services (its tasks have files made of them). What a
-change touches is worked out again when it is asked for: the lists of its services, and the tables of the nodes that
-read these. A table's version is a digest of its content, so it means the same after the control plane was started anew.
+An allocation offers addresses (it is healthy) and its node reads services (its tasks have files made of them). A
+service's digest is the sum of those of its addresses, and it remembers its newest changes: what one of ten thousand
+instances does costs the same as of ten, here and on the wire. A table's version is made of the digests of its services,
+so it means the same after the control plane was started anew.
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -18,26 +19,20 @@ from trueup.models.ids import AllocationId, NodeId
 from trueup.models.service import ServiceAddress
 from trueup.models.state import ClusterState
 
-_VERSION_LENGTH: Final = 32
+_DIGEST_BITS: Final = 128
+_REMEMBERED: Final = 1000
+"""How many changes of a service are remembered: who is further behind is told the whole list."""
 
 Key = TypeVar("Key")
 Member = TypeVar("Member")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceList:
-    """The addresses of one service, and a digest of them."""
-
-    addresses: tuple[ServiceAddress, ...]
-    digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """All a node has to know: digests of its lists by service, and the version of the whole."""
+    """All a node has to know: digests of its services' addresses, and the version of the whole."""
 
     version: str
-    digests: Mapping[str, str]
+    digests: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +50,24 @@ _NOTHING: Final = _Part(node_id=NodeId(""))
 
 
 @dataclass(slots=True)
+class _Service:
+    """Addresses by allocation; *changes* are the allocations that changed, each with the digest before."""
+
+    addresses: dict[AllocationId, tuple[ServiceAddress, ...]] = field(default_factory=dict)
+    digest: int = 0
+    changes: deque[tuple[int, AllocationId]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+
+@dataclass(slots=True)
 class ServiceBook:
     """The book. Not thread-safe. *on_change* is called with each node whose table may be another now."""
 
     on_change: Callable[[NodeId], None] = lambda _node_id: None
     _parts: dict[AllocationId, _Part] = field(default_factory=dict)
-    _offers: dict[str, dict[AllocationId, list[ServiceAddress]]] = field(default_factory=dict)
+    _services: dict[str, _Service] = field(default_factory=dict)
     _readers: dict[str, Counter[NodeId]] = field(default_factory=dict)
     _read: dict[NodeId, Counter[str]] = field(default_factory=dict)
     _guesses: dict[str, set[AllocationId]] = field(default_factory=dict)
-    _lists: dict[str, ServiceList] = field(default_factory=dict)
     _tables: dict[NodeId, Table] = field(default_factory=dict)
 
     def look_at(self, ids: Iterable[AllocationId], state: ClusterState) -> None:
@@ -93,52 +96,69 @@ class ServiceBook:
             return None
         found = self._tables.get(node_id)
         if found is None:
-            digests = {name: self.list_of(name).digest for name in sorted(read)}
-            lines = "".join(f"{name} {digest}\n" for name, digest in digests.items())
-            found = self._tables[node_id] = Table(version=_digest(lines.encode()), digests=digests)
+            digests = {name: self._service(name).digest for name in sorted(read)}
+            lines = "".join(f"{name} {digest:x}\n" for name, digest in digests.items())
+            found = self._tables[node_id] = Table(version=f"{_digest(lines.encode()):032x}", digests=digests)
         return found
 
-    def list_of(self, service: str) -> ServiceList:
-        """The addresses of a service; none is an answer too."""
-        found = self._lists.get(service)
-        if found is None:
-            offered = self._offers.get(service, {})
-            addresses = in_order(one for several in offered.values() for one in several)
-            found = ServiceList(addresses=addresses, digest=_digest(to_json(addresses)))
-            self._lists[service] = found
-        return found
+    def list_of(self, service: str) -> tuple[ServiceAddress, ...]:
+        """All addresses of a service; none is an answer too."""
+        return in_order(one for several in self._service(service).addresses.values() for one in several)
+
+    def changes_since(
+        self, service: str, digest: int
+    ) -> dict[AllocationId, tuple[ServiceAddress, ...]] | None:
+        """The allocations that changed since the service had that digest, with their addresses now; None: unknown."""
+        known = self._service(service)
+        found: dict[AllocationId, tuple[ServiceAddress, ...]] = {}
+        for before, allocation_id in reversed(known.changes):
+            found[allocation_id] = known.addresses.get(allocation_id, ())
+            if before == digest:
+                return found
+        return None
+
+    def _service(self, name: str) -> _Service:
+        return self._services.get(name, _UNHEARD_OF)
 
     def _withdraw(self, allocation_id: AllocationId, before: _Part, now: _Part) -> None:
         if before.guessed_from and not now.guessed_from:
             _take_out(self._guesses, before.guessed_from, allocation_id)
-        if before.offers != now.offers:
-            for service in {name for name, _ in before.offers}:
-                del self._offers[service][allocation_id]
-                if not self._offers[service]:
-                    del self._offers[service]
-        if (before.node_id, before.reads) != (now.node_id, now.reads):
+        if before.reads and (before.node_id, before.reads) != (now.node_id, now.reads):
             for service in before.reads:
                 _count_out(self._readers, service, before.node_id)
                 _count_out(self._read, before.node_id, service)
-            if before.reads:
-                self._is_stale(before.node_id)
+            self._is_stale(before.node_id)
 
     def _enter(self, allocation_id: AllocationId, before: _Part, now: _Part) -> None:
         if now.guessed_from:
             self._guesses.setdefault(now.guessed_from, set()).add(allocation_id)
-        if before.offers != now.offers:
-            for service, address in now.offers:
-                self._offers.setdefault(service, {}).setdefault(allocation_id, []).append(address)
-            for service in {name for name, _ in (*before.offers, *now.offers)}:
-                self._lists.pop(service, None)
-                for node_id in self._readers.get(service, ()):
-                    self._is_stale(node_id)
-        if (before.node_id, before.reads) != (now.node_id, now.reads):
+        if now.reads and (before.node_id, before.reads) != (now.node_id, now.reads):
             for service in now.reads:
                 self._readers.setdefault(service, Counter())[now.node_id] += 1
                 self._read.setdefault(now.node_id, Counter())[service] += 1
-            if now.reads:
-                self._is_stale(now.node_id)
+            self._is_stale(now.node_id)
+        if before.offers != now.offers:
+            for service in dict.fromkeys(name for name, _ in (*before.offers, *now.offers)):
+                addresses = tuple(address for name, address in now.offers if name == service)
+                self._offer(service, allocation_id, addresses)
+
+    def _offer(self, name: str, allocation_id: AllocationId, addresses: tuple[ServiceAddress, ...]) -> None:
+        service = self._services.setdefault(name, _Service())
+        earlier = service.addresses.pop(allocation_id, ())
+        if addresses:
+            service.addresses[allocation_id] = addresses
+        if earlier == addresses:
+            return
+        if name in self._readers:
+            service.changes.append((service.digest, allocation_id))
+        else:
+            service.changes.clear()
+        change = sum(map(_digest_of, addresses)) - sum(map(_digest_of, earlier))
+        service.digest = (service.digest + change) % 2**_DIGEST_BITS
+        for node_id in self._readers.get(name, ()):
+            self._is_stale(node_id)
+        if not service.addresses and name not in self._readers:
+            del self._services[name]
 
     def _is_stale(self, node_id: NodeId) -> None:
         self._tables.pop(node_id, None)
@@ -172,5 +192,13 @@ def _take_out(groups: dict[Key, set[Member]], key: Key, one: Member) -> None:
         del groups[key]
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:_VERSION_LENGTH]
+def _digest_of(address: ServiceAddress) -> int:
+    return _digest(to_json(address))
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[: _DIGEST_BITS // 8])
+
+
+_UNHEARD_OF: Final = _Service()
+"""Nobody offers it; never changed."""

@@ -92,12 +92,22 @@ class ServiceTelling:
             told = self._told.get(node_id)
             self._told[node_id] = table
             if told is None or told.version != known or told.digests.keys() - table.digests.keys():
-                names, since = list(table.digests), None
+                lists = {name: self._book.list_of(name) for name in table.digests}
+                return ServiceNews(version=table.version, lists=lists)
+            return self._changes(told, table)
+
+    def _changes(self, told: Table, table: Table) -> ServiceNews:
+        lists, changes = {}, {}
+        for name, digest in table.digests.items():
+            before = told.digests.get(name)
+            if before == digest:
+                continue
+            changed = None if before is None else self._book.changes_since(name, before)
+            if changed is None:
+                lists[name] = self._book.list_of(name)
             else:
-                names = [name for name, digest in table.digests.items() if told.digests.get(name) != digest]
-                since = known
-            lists = {name: self._book.list_of(name).addresses for name in names}
-            return ServiceNews(version=table.version, since=since, lists=lists)
+                changes[name] = changed
+        return ServiceNews(version=table.version, since=told.version, lists=lists, changes=changes)
 
     def beat_seconds(self, node_id: NodeId, usual: float) -> float:
         """How long the node may wait with its next beat: less where it reads services and takes no nudge."""

@@ -25,9 +25,11 @@ class ServiceAddress(Model, frozen=True, kw_only=True):
 class ServiceNews(Model, frozen=True, kw_only=True):
     """What a node is told of the services its tasks name. *version* is what the agent's beats say back, unread.
 
-    *since*: the version to which *lists* are the changes; None: they are all there is. A list comes whole.
+    *since*: the version to which this is the change; None: *lists* are all there is. *lists* are whole, by service;
+    *changes* say of some allocations under which addresses a service is found there now (none: it no longer is).
     """
 
     version: str
     since: str | None = None
     lists: dict[str, tuple[ServiceAddress, ...]] = {}
+    changes: dict[str, dict[AllocationId, tuple[ServiceAddress, ...]]] = {}

@@ -312,6 +312,21 @@ def test_a_change_that_was_taken_in_and_not_acted_on_is_after_a_crash(world: Wor
     assert world.machine.signals == [("a1", "server", "SIGHUP")]
 
 
+def test_a_change_of_one_allocation_leaves_the_others(world: World) -> None:
+    start(world, proxies("none"))
+    moved = an_address(0, host="10.0.0.3")
+    now: dict[AllocationId, tuple[ServiceAddress, ...]] = {
+        AllocationId("w1"): (an_address(1),),
+        AllocationId("w0"): (moved,),
+    }
+    tell(world, ServiceNews(version="v2", since="v1", changes={"shop": now}))
+    world.run(2)
+    assert written(world)[-1] == "server 10.0.0.3:20000;\nserver 10.0.0.2:20001;\n"
+    tell(world, ServiceNews(version="v3", since="v2", changes={"shop": {AllocationId("w0"): ()}}))
+    world.run(2)
+    assert written(world)[-1] == "server 10.0.0.2:20001;\n"
+
+
 def test_changes_to_what_was_never_taken_in_are_left(world: World) -> None:
     start(world, proxies())
     tell(world, news("v3", "v2", shop=()))

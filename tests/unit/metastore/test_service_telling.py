@@ -1,11 +1,16 @@
 """What nodes are told of services: what their tasks name, only when it changed, and again until it arrived."""
 
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 
+from agent.journal import ChangeSet, open_journal
+from agent.service_lists import ServiceLists
+from api.services import services_of
 from metastore.membership import Membership
 from metastore.service_telling import ServiceTelling
 from metastore.store import SqlStore
@@ -13,7 +18,7 @@ from tests.builders import CountingIds, a_group, a_job, a_node, a_record, a_task
 from tests.unit.metastore.talking import HandClock, Talker, place, stop
 from trueup.models.agent_error import AgentUnreachable
 from trueup.models.allocation import Allocation
-from trueup.models.ids import NodeId
+from trueup.models.ids import AllocationId, NodeId
 from trueup.models.job import Job, Port, Service, TaskFile
 from trueup.models.node import Node
 from trueup.models.service import ServiceNews
@@ -85,6 +90,15 @@ def told(news: ServiceNews | None) -> dict[str, list[str]]:
     return {name: [one.address for one in addresses] for name, addresses in news.lists.items()}
 
 
+def changed(news: ServiceNews | None) -> dict[str, dict[str, list[str]]]:
+    """The addresses by service and allocation."""
+    assert news is not None
+    return {
+        name: {key: [one.address for one in addresses] for key, addresses in by_allocation.items()}
+        for name, by_allocation in news.changes.items()
+    }
+
+
 def test_a_node_without_readers_is_told_nothing(store: SqlStore, telling: ServiceTelling) -> None:
     offer(store, web(), 0)
     assert telling.news(READER, "") is None
@@ -127,9 +141,9 @@ def test_only_lists_that_changed_are_told(store: SqlStore, telling: ServiceTelli
     assert first is not None
     offer(store, web(), 0)
     second = telling.news(READER, first.version)
-    assert told(second) == {"shop": ["10.0.0.2:20000"]}
+    assert changed(second) == {"shop": {"web.app[0]@node-2": ["10.0.0.2:20000"]}}
     assert second is not None
-    assert second.since == first.version
+    assert (second.since, second.lists) == (first.version, {})
 
 
 def test_a_lost_answer_is_told_again(store: SqlStore, telling: ServiceTelling) -> None:
@@ -165,7 +179,55 @@ def test_an_address_is_gone_once_its_allocation_is_told_to_stop(
     assert first is not None
     stop(store, held)
     assert store.state.allocations[held.id].client_status == "running"
-    assert told(telling.news(READER, first.version)) == {"shop": []}
+    assert changed(telling.news(READER, first.version)) == {"shop": {held.id: []}}
+
+
+def test_what_one_of_many_does_is_told_alone(store: SqlStore, telling: ServiceTelling) -> None:
+    held = [offer(store, web(), number) for number in range(50)]
+    reader(store, "shop")
+    first = telling.news(READER, "")
+    assert first is not None
+    stop(store, held[7])
+    stop(store, held[9])
+    second = telling.news(READER, first.version)
+    assert changed(second) == {"shop": {held[7].id: [], held[9].id: []}}
+
+
+def test_whatever_gets_lost_the_agent_ends_up_with_what_is(
+    store: SqlStore, telling: ServiceTelling, tmp_path: Path
+) -> None:
+    random = Random(7)
+    journal = open_journal(tmp_path / "agent")
+    agent = ServiceLists(journal)
+    jobs = [web(name, service=name) for name in ("a", "b", "c")]
+    for name in ("a", "b"):
+        reader(store, name, name=f"reads-{name}")
+    other = reader(store, "b", "c", name="reads-both")
+    with store.transaction() as tx:
+        tx.put_node(a_node(endpoint="http://10.0.0.1:7431"))
+    for _ in range(400):
+        match random.randrange(6):
+            case 0:
+                status = random.choice(("running", "complete"))
+                with store.transaction() as tx:
+                    tx.put_allocation(msgspec.structs.replace(other, client_status=status))
+            case 1 | 2 | 3:
+                offer(store, random.choice(jobs), random.randrange(5), healthy=random.choice((True, False)))
+            case _:
+                news = telling.news(READER, agent.version)
+                if news is not None and random.random() < 0.6:
+                    agent.take(news, ChangeSet())
+                    expected = services_of(store.state)
+                    for name in telling_names(store):
+                        found = [one.address for one in agent.lists[name]]
+                        assert found == [one.address for one in expected[name].addresses]
+    journal.close()
+
+
+def telling_names(store: SqlStore) -> set[str]:
+    """What node-1 reads."""
+    both = store.state.allocations[AllocationId("reads-both.app[0]@node-1")]
+    return {"a", "b"} if both.is_terminal else {"a", "b", "c"}
 
 
 def test_a_node_whose_last_reader_ended_is_told_to_forget(store: SqlStore, telling: ServiceTelling) -> None:
