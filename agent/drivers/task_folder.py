@@ -152,15 +152,26 @@ def folder_of(tasks: Path, handle: TaskHandle) -> TaskFolder:
 
 
 def all_folders(tasks: Path) -> Iterator[TaskFolder]:
-    """Every attempt on record, by allocation, task and attempt."""
-    for path in sorted(tasks.glob("*/*/*")):
-        if path.name.isdigit() and path.is_dir():
-            yield TaskFolder(
-                tasks=tasks,
-                allocation_id=AllocationId(path.parent.parent.name),
-                task=path.parent.name,
-                attempt=int(path.name),
-            )
+    """Every attempt on record, by allocation, task and attempt. One that is removed meanwhile is left out."""
+    for allocation in _folders_in(tasks):
+        for task in _folders_in(allocation):
+            for attempt in _folders_in(task):
+                if attempt.name.isdigit():
+                    yield TaskFolder(
+                        tasks=tasks,
+                        allocation_id=AllocationId(allocation.name),
+                        task=task.name,
+                        attempt=int(attempt.name),
+                    )
+
+
+def _folders_in(path: Path) -> list[Path]:
+    """Not by glob, which gives up as a whole where one folder vanishes under it."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def moment(seconds: float) -> datetime:

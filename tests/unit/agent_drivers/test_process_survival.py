@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from agent.drivers.shim import records
+from agent.drivers.task_folder import all_folders
 from tests.unit.agent_drivers.process_world import (
     NO_CGROUPS,
     SECOND,
@@ -241,6 +243,16 @@ def test_records_lost(world: ProcessWorld) -> None:
     world.driver.kill(handle)
     wait_until(lambda: not lives(pid))
     wait_until(lambda: world.driver.status(handle).state == "gone")
+
+
+def test_records_that_are_removed_while_they_are_listed(tmp_path: Path) -> None:
+    """An allocation that goes meanwhile is left out, and all others are found."""
+    for name in ("a1", "a2", "a3"):
+        tmp_path.joinpath(name, "server", "1").mkdir(parents=True)
+    listed = all_folders(tmp_path)
+    first = next(listed)
+    shutil.rmtree(tmp_path / "a2")
+    assert [first.allocation_id, *(folder.allocation_id for folder in listed)] == ["a1", "a3"]
 
 
 def test_two_drivers_on_one_folder(world: ProcessWorld) -> None:
