@@ -35,7 +35,7 @@ where something runs better than an idle one. What does not change: one over wha
 class Columns:
     """The columns of all nodes. *matrix* has a line for each of those above and a column for each node.
 
-    *facts* are a node's own figures as they are read one by one. The same matrix is kept node by node: of a few nodes
+    *facts* are a node's own figures as they are read one by one. What changes is kept node by node too: of a few nodes
     all is read together much faster so.
     """
 
@@ -51,7 +51,7 @@ class Columns:
         roots = np.sqrt(cpu), np.sqrt(memory)
         lines = np.array([free_cpu, free_memory, lean, skew, both, spare, per_cpu, per_memory, *roots])
         self._cells, self.matrix = _cells_and_matrix(lines)
-        self._cells_by_node, self._by_node = _cells_and_matrix(lines.T)
+        self._cells_by_node, self._by_node = _cells_and_matrix(lines[:PER_CPU].T)
         self.facts: Sequence[Facts] = list(
             zip(
                 (node.resources.cpu_millicores for node in nodes),
@@ -76,7 +76,7 @@ class Columns:
         skew = abs(lean)
         spare = (both + skew) * LEFT + (0.0 if used.allocations else IDLE)
         cells, at, width = self._cells, row, len(self.facts)
-        by_node, at_node = self._cells_by_node, row * len(self.matrix)
+        by_node, at_node = self._cells_by_node, row * PER_CPU
         for value in (free_cpu, free_memory, lean, skew, both, spare):
             cells[at] = by_node[at_node] = value
             at += width
@@ -88,7 +88,7 @@ class Columns:
         self._held += 1
 
     def of(self, rows: Codes) -> Matrix:
-        """The matrix of some nodes, as a copy."""
+        """The lines that change of some nodes, as a copy."""
         found: Matrix = self._by_node.take(rows, axis=0).T
         return found
 

@@ -70,7 +70,7 @@ class NodeTable:
         self._packings: dict[Hashable, Packing] = {}
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
-        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (8 * max(len(self.nodes), 1)))
+        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (32 * max(len(self.nodes), 1)))
         for node in self.nodes:
             if state.usage(node.id).allocations:
                 self.refresh(state, node.id)
@@ -170,10 +170,13 @@ class NodeTable:
         return found
 
     def _meeting(self, condition: Constraint | Affinity) -> Gate:
-        attribute, operator, value = condition.attribute, condition.operator, condition.value
-        return self._gate(
-            constraint_failed(attribute, operator, value), lambda _node, held: meets(condition, held)
-        )
+        key = (condition.attribute, condition.operator, condition.value)
+        found = self._gates.get(key)
+        if found is None:
+            found = self._gates[key] = self._gate(
+                constraint_failed(*key), lambda _node, held: meets(condition, held)
+            )
+        return found
 
     def _gate(self, reason: Reason, holds: Callable[[Node, Mapping[str, str]], bool]) -> Gate:
         """The gate that refuses with *reason* whoever does not hold; a reason says all that is asked."""

@@ -45,22 +45,26 @@ class Packing:
     """
 
     def __init__(self, columns: Columns, demand: Demand, bar: Column, *, wants_empty: bool) -> None:
-        self._columns, self._bar = columns, bar
+        self._columns = columns
         self._cpu, self._memory = float(demand.cpu_millicores), float(demand.memory_bytes)
         self._by_cpu, self._by_memory = 1 / sqrt(max(self._cpu, 1)), 1 / sqrt(max(self._memory, 1))
         self._wants_empty = wants_empty
-        self._points: Column = self._of(columns.matrix) + bar
+        lines = columns.matrix
+        cpu, memory = lines[PER_CPU] * self._cpu, lines[PER_MEMORY] * self._memory
+        takes = cpu + memory if wants_empty else cpu - memory
+        weight = np.minimum(lines[ROOT_CPU] * self._by_cpu, lines[ROOT_MEMORY] * self._by_memory)
+        self._own: Matrix = np.array([takes, weight, bar]).T.copy()
+        """What the demand makes of each node, whatever is free there."""
+        self._points: Column = self._of(columns.matrix, self._own.T)
         self._mark = columns.mark
 
     def of_all(self) -> Column:
         """Every row's points, minus infinity where it may not go or has no room. Not to be changed by the caller."""
         rows = self._columns.changed_since(self._mark)
         if rows is None:
-            np.add(self._of(self._columns.matrix), self._bar, out=self._points)
+            self._points = self._of(self._columns.matrix, self._own.T)
         elif len(rows):
-            points = self._of(self._columns.of(rows))
-            points += self._bar.take(rows)
-            self._points[rows] = points
+            self._points[rows] = self._of(self._columns.of(rows), self._own.take(rows, axis=0).T)
         self._mark = self._columns.mark
         return self._points
 
@@ -85,22 +89,18 @@ class Packing:
         weight = min(root_cpu * self._by_cpu, root_memory * self._by_memory)
         return gain * weight - ((both + skew) * LEFT + (0.0 if used.allocations else IDLE))
 
-    def _of(self, nodes: Matrix) -> Column:
-        """The same for many nodes, minus infinity where there is no room."""
-        cpu, memory = nodes[PER_CPU] * self._cpu, nodes[PER_MEMORY] * self._memory
+    def _of(self, nodes: Matrix, own: Matrix) -> Column:
+        """The same for many nodes, minus infinity where it may not go or has no room."""
+        takes, weight, bar = own
+        points: Column = nodes[BOTH if self._wants_empty else LEAN] - takes
         if self._wants_empty:
-            cpu += memory
-            points: Column = nodes[BOTH] - cpu
             points -= 1.0
         else:
-            cpu -= memory
-            points = nodes[LEAN] - cpu
             np.abs(points, out=points)
             np.subtract(nodes[SKEW], points, out=points)
-            np.multiply(nodes[ROOT_CPU], self._by_cpu, out=cpu)
-            np.multiply(nodes[ROOT_MEMORY], self._by_memory, out=memory)
-            points *= np.minimum(cpu, memory, out=cpu)
+            points *= weight
             points -= nodes[SPARE]
+        points += bar
         closed = nodes[FREE_CPU] < self._cpu
         closed |= nodes[FREE_MEMORY] < self._memory
         points[closed] = NEVER
