@@ -1,7 +1,7 @@
 """The doors of the agent: control plane, drivers, durable list. Everything it does to the world goes through here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
@@ -263,7 +263,7 @@ class FolderError(Exception):
 class WantedArtifact:
     """One artifact of a task with its variables put in; *shown* is its source as messages may say it."""
 
-    source: str
+    source: str = field(repr=False)
     shown: str
     checksum: str
     destination: str

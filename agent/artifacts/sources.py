@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 
 from agent.doors import ArtifactError, ArtifactsUnwanted, WantedArtifact
 from agent.drivers.start_failure import is_temporary
@@ -28,7 +29,7 @@ CHUNK: Final = 256 * 1024
 MAX_REDIRECTS: Final = 10
 _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_ADVICE: Final = {
+_ADVICE: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "write https://USER:${secret:NAME}@… where it asks for a password",
     HTTPStatus.FORBIDDEN: "write https://USER:${secret:NAME}@… where it asks for a password",
     HTTPStatus.NOT_FOUND: "look at the source",
@@ -87,7 +88,10 @@ class ArtifactSources:
             raise ArtifactError(f"{shown} names another machine; write file:///path")
         if not self._policy.paths:
             raise _forbidden("file: artifacts are not allowed", "paths")
-        real = os.path.realpath(unquote(url.path))
+        path = unquote(url.path)
+        if "\0" in path:
+            raise ArtifactError(f"{shown} is no path; look at the source")
+        real = os.path.realpath(path)
         if not is_beneath(real, self._real_paths):
             raise _forbidden(f"artifacts from the path {real} are not allowed", "paths")
         return real
@@ -187,10 +191,10 @@ def _origin(url: SplitResult) -> tuple[str, str, int | None]:
     return url.scheme, (url.hostname or "").lower(), url.port or DEFAULT_PORTS.get(url.scheme)
 
 
-def _credentials(url: SplitResult) -> tuple[str, str] | None:
+def _credentials(url: SplitResult) -> HTTPBasicAuth | None:
     if url.username is None:
         return None
-    return unquote(url.username), unquote(url.password or "")
+    return HTTPBasicAuth(unquote(url.username).encode(), unquote(url.password or "").encode())
 
 
 def _promised(answer: requests.Response) -> int:
@@ -204,7 +208,7 @@ def _good(answer: requests.Response, shown: str, url: SplitResult) -> requests.R
         return answer
     answer.close()
     words = f"cannot fetch {shown}: {host_of(url)} answered {status}"
-    advice = _ADVICE.get(HTTPStatus(status)) if status in HTTPStatus._value2member_map_ else None
+    advice = _ADVICE.get(status)
     raise ArtifactError(
         f"{words}; {advice}" if advice else words, temporary=status >= 500 or status in _PASSING
     )

@@ -16,7 +16,6 @@ import posixpath
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal, Protocol
@@ -31,7 +30,6 @@ _DIRECTORY: Final = 16 * 1024**2
 _XZ_MEMORY: Final = 256 * 1024**2
 _LONGEST_TARGET: Final = 4096
 _ENCRYPTED: Final = 1
-_BROKEN: Final = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,9 @@ def _as_refusals() -> Iterator[None]:
             # The disk's, not the archive's: those of broken archives have no number.
             raise
         raise _unreadable(error) from error
-    except (*_BROKEN, ValueError, RuntimeError, NotImplementedError) as error:
+    except ArtifactError:
+        raise
+    except Exception as error:
         raise _unreadable(error) from error
 
 

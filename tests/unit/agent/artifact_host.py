@@ -61,8 +61,8 @@ class ArtifactHost:
 
 
 @contextmanager
-def an_artifact_host(authority: trustme.CA | None = None) -> Iterator[ArtifactHost]:
-    """A server on loopback, with a certificate of *authority* if there is one."""
+def an_artifact_host(authority: trustme.CA | None = None, name: str = "127.0.0.1") -> Iterator[ArtifactHost]:
+    """A server on loopback, with a certificate of *authority* for *name* if there is one."""
     host = ArtifactHost()
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,7 +81,7 @@ def an_artifact_host(authority: trustme.CA | None = None) -> Iterator[ArtifactHo
     server = Server(("127.0.0.1", 0), Handler)
     if authority is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.issue_cert(name).configure_cert(context)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     scheme = "http" if authority is None else "https"
     host.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"

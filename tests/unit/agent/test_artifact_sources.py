@@ -50,6 +50,16 @@ def test_https_with_an_authority_of_the_machine(tmp_path: Path, monkeypatch: pyt
         assert fetched(f"{host.url}/a", ArtifactPolicy()) == b"content"
 
 
+def test_a_certificate_of_another_host_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with an_artifact_host(authority, name="other.example") as host:
+        host.files["/a"] = b"content"
+        assert "certificate is not trusted" in str(refused(f"{host.url}/a"))
+        assert host.requests == []
+
+
 def test_unlisted_hosts_are_never_asked(host: ArtifactHost) -> None:
     for policy in (ArtifactPolicy(), ArtifactPolicy(hosts=("example.org",)), ArtifactPolicy(hosts=())):
         error = refused(f"{host.url}/a", policy)
@@ -90,8 +100,8 @@ def test_credentials_go_to_their_own_server_alone(host: ArtifactHost) -> None:
     with an_artifact_host() as other:
         other.files["/b"] = b"content"
         host.redirects = {"/a": "/c", "/c": f"{other.url}/b"}
-        assert fetched(host.url.replace("//", "//me:p%40ss@") + "/a") == b"content"
-        assert host.credentials == ["me:p@ss"] * 2
+        assert fetched(host.url.replace("//", "//me:p%40%C3%9F@") + "/a") == b"content"
+        assert host.credentials == ["me:p@ß"] * 2
         assert other.credentials == [""]
 
 
@@ -225,4 +235,5 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     assert "it is no file" in str(refused(f"file://{tmp_path}/pipe", policy))
     assert "Is a directory" in str(refused(f"file://{tmp_path}", policy))
     assert "No such file" in str(refused(f"file://{tmp_path}/absent", policy))
+    assert "is no path" in str(refused(f"file://{tmp_path}/a%00b", policy))
     assert "another machine" in str(refused(f"file://host{tmp_path}/absent", policy))

@@ -12,9 +12,11 @@ from agent.drivers.docker_policy import DockerPolicy
 from agent.drivers.docker_spec import Owner
 from tests.builders import a_group, a_task
 from tests.docker_engine import DockerEngine
+from tests.unit.agent.archives import a_file, a_tar
+from tests.unit.agent.artifact_host import ANY_HOST, an_artifact_host, sha256
 from tests.unit.agent.node import Node, a_free_port, a_running_node, until
 from trueup.models.ids import AllocationId
-from trueup.models.job import Check, Port, TaskConfig, TaskFile
+from trueup.models.job import Artifact, Check, Port, TaskConfig, TaskFile
 from trueup.models.service import ServiceAddress, ServiceNews
 from trueup.models.units import Duration
 
@@ -29,7 +31,7 @@ def node(tmp_path: Path, docker_engine: DockerEngine) -> Iterator[Node]:
             address, wake, owner=Owner(cluster="test", node=node_id), policy=DockerPolicy()
         )
     }
-    with a_running_node(tmp_path / "agent", drivers) as node:
+    with a_running_node(tmp_path / "agent", drivers, ANY_HOST) as node:
         yield node
 
 
@@ -68,6 +70,23 @@ def test_a_container_serves_its_files_on_its_port_and_outlives_the_agent(
     after = node.held().tasks["server"]
     assert (after.container_id, after.started_at) == (before.container_id, before.started_at)
     assert after.restarts == 0
+
+
+def test_a_container_runs_what_was_fetched_for_it_as_whatever_user(
+    node: Node, docker_engine: DockerEngine
+) -> None:
+    program = b"#!/bin/sh\nid -u; touch made; exec sleep 3600\n"
+    with an_artifact_host() as host:
+        host.files["/app.tgz"] = a_tar([a_file("run", program, 0o700)])
+        artifact = Artifact(source=f"{host.url}/app.tgz", checksum=sha256(host.files["/app.tgz"]))
+        config = TaskConfig(
+            image=docker_engine.image, args=("sh", "-c", "cd ${TASK_DIR}/local && exec ./run")
+        )
+        task = a_task(driver="docker", config=config, artifacts=(artifact,), user="1234")
+        node.push(a_group(tasks=(task,)))
+        log = node.data / "allocations/a1/logs/server.stdout"
+        until(lambda: log.exists() and log.read_bytes() == b"1234\n")
+    until((node.data / "allocations/a1/tasks/server/local/made").exists)
 
 
 def test_addresses_change_inside_the_running_container(node: Node, docker_engine: DockerEngine) -> None:
