@@ -171,6 +171,14 @@ class ToAgents:
 
         self._network.call(node.name, work, AgentUnreachable)
 
+    def nudge(self, node: Node) -> None:
+        """As `metastore.service_telling.Nudges`."""
+
+        def work() -> None:
+            self._agent(node).heartbeat.nudge()
+
+        self._network.call(node.name, work, AgentUnreachable)
+
     def _agent(self, node: Node) -> NodeAgent:
         agent = self._agent_of(node.name)
         if agent is None:

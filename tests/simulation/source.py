@@ -9,7 +9,7 @@ from tests.builders import a_desired, a_group, a_job, a_task
 from trueup.models.clock import Clock
 from trueup.models.desired import DesiredState
 from trueup.models.ids import RevisionId
-from trueup.models.job import Job, Port, Update
+from trueup.models.job import Job, Port, Service, TaskFile, Update
 from trueup.models.revision import SourceStatus
 from trueup.models.template import ClusterSettings
 from trueup.models.units import Duration
@@ -67,11 +67,21 @@ class SimulatedSource:
     def _job(self, name: str) -> Job:
         kind = name.partition("-")[0]
         draw = self._random
-        task = a_task(cpu=draw.choice([0.1, 0.5]), env={"V": draw.choice("abc")})
+        read = draw.choice([(), (), ("service-a",), ("service-a", "service-b")])
+        # Who is found by a service and starts anew for a change of it never comes to rest.
+        reaction = "none" if name in {"service-a", "service-b"} else draw.choice(["none", "restart"])
+        files = (TaskFile(path="addresses", services=read, on_change=reaction),) if read else ()
+        task = a_task(cpu=draw.choice([0.1, 0.5]), env={"V": draw.choice("abc")}, files=files)
         # A fixed port is the job's own: with as many nodes as instances there is always room in the end.
         fixed = Port(name="http", port=8080 + KINDS.index(name))
         ports = draw.choice([(), (Port(name="http"),), (fixed,)])
-        group = a_group(count=1 if kind == "system" else draw.randint(0, 3), tasks=(task,), ports=ports)
+        services = (Service(name=name, port="http"),) if ports else ()
+        group = a_group(
+            count=1 if kind == "system" else draw.randint(0, 3),
+            tasks=(task,),
+            ports=ports,
+            services=services,
+        )
         update = Update(
             max_parallel=draw.randint(1, 2),
             canary=draw.choice([0, 0, 1]),

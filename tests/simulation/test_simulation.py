@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.service_files import service_files
 from metastore.store import SqlStore
 from tests.builders import CountingIds
 from tests.simulation.world import Simulation
 from tests.unit.agent.world import VirtualClock
+from trueup.models.addresses import offers_of
 from trueup.models.job import Job
+from trueup.models.state import ClusterState
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +145,23 @@ def comes_to_rest(simulation: Simulation) -> None:
                 one.name for one in state.allocations_of_job(name) if one.is_wanted and not one.is_terminal
             ]
             assert not left, simulation.told(f"{name} is removed, and {left} are wanted")
+    know_the_addresses(simulation, state)
+
+
+def know_the_addresses(simulation: Simulation, state: ClusterState) -> None:
+    """Each task that runs was told what its files from services have to say."""
+    offers = [offer for held in state.allocations.values() for offer in offers_of(state, held)]
+    for node in simulation.nodes:
+        assert node.journal is not None
+        for assignment, record in node.journal.held():
+            for task in assignment.group.tasks:
+                held = record.tasks[task.name]
+                if held.phase == "running":
+                    names = [name for file in task.files for name in file.services]
+                    known = {name: tuple(address for of, address in offers if of == name) for name in names}
+                    expected = service_files(task, known).digests
+                    what = f"{assignment.allocation.name} on {node.name}: {held.files}, {known}"
+                    assert held.files == expected, simulation.told(what)
 
 
 def count(job: Job) -> int:

@@ -1,8 +1,8 @@
 """One process that is a whole cluster: the real server and the real agents on a virtual clock, from one seed.
 
-What is real: store (SQLite), membership, retention, sync, reconcile loop, dispatcher; the agents' journal, runner and
-heartbeat. What is made up: clock, network, spec source, and the machines' tasks. A seed decides all of it, so a seed
-that fails fails again.
+What is real: store (SQLite), membership, retention, sync, reconcile loop, dispatcher, what nodes are told of services;
+the agents' journal, runner and heartbeat. What is made up: clock, network, spec source, and the machines' tasks. A seed
+decides all of it, so a seed that fails fails again.
 """
 
 import shutil
@@ -21,6 +21,7 @@ from agent.node_agent import AgentDoors, NodeAgent, begin_identity
 from agent.workers import InlineWorkers
 from metastore.membership import Membership, MembershipSettings
 from metastore.retention import Retention
+from metastore.service_telling import ServiceTelling
 from metastore.store import SqlStore
 from metastore.transaction import StoreTransaction
 from reconciler.dispatcher import Dispatcher
@@ -142,16 +143,19 @@ class Simulation:
         store = CrashingStore.open(self.folder / "server", self.clock, self.server_ids)
         assert isinstance(store, CrashingStore)
         store.reach = self.crashes.reach_server
-        membership = Membership(store, self.clock, self.server_ids, MembershipSettings())
         agents = ToAgents(self.network, self._agent_of, lambda: store.state.epoch)
 
         def adopting() -> bool:
             return membership.adopting
 
+        services = ServiceTelling(store, agents, self.clock, undecided=adopting, submit=lambda nudge: nudge())
+        membership = Membership(store, self.clock, self.server_ids, MembershipSettings(), services=services)
+
         loops: dict[str, Loop] = {
             "source": SyncLoop(self.source, store, self.clock, adopting=adopting),
             "reconcile": ReconcileLoop(store, self.clock, self.server_ids, adopting=adopting),
             "dispatch": Dispatcher(store, agents, self.clock),
+            "services": services,
             "nodes": membership,
             "retention": Retention(store, self.clock, membership.forget),
         }
@@ -159,6 +163,7 @@ class Simulation:
 
         def wake(committed: Committed) -> None:
             process.wake("reconcile", self.clock.now())
+            process.wake("services", self.clock.now())
             if committed.outbox:
                 process.wake("dispatch", self.clock.now())
 
@@ -195,6 +200,7 @@ class Simulation:
                 check_workers=InlineWorkers(),
                 artifacts=FakeArtifacts(),
                 download_workers=InlineWorkers(),
+                pull_workers=InlineWorkers(),
                 machine=FixedMachine(name=node.name, endpoint=f"sim://{node.name}"),
                 clock=self.clock,
                 boot_id=node.machine.boot_id,
