@@ -49,7 +49,8 @@ def stop(node: Node) -> None:
 def test_a_task_runs_what_it_fetched(node: Node, host: ArtifactHost) -> None:
     node.push(a_fetched_group(host))
     until(node.pid)
-    until(lambda: (node.data / "allocations/a1/logs/server.stdout").read_bytes() == b"fetched\n")
+    log = node.data / "allocations/a1/logs/server.stdout"
+    until(lambda: log.exists() and log.read_bytes() == b"fetched\n")
     assert events(node) == ["Downloading artifacts", "Started"]
 
 
