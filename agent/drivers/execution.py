@@ -41,30 +41,48 @@ def run_in_task(folder: TaskFolder, command: Sequence[str], timeout: Duration) -
                 socket.send_fds(connection, [json.dumps(list(command)).encode()], [writable])
             finally:
                 os.close(writable)
-            return _follow(connection, readable, deadline, command[0])
+            output = bytearray()
+            if not follow(readable, connection.fileno(), output, deadline):
+                return TIMED_OUT, text_of(output)
+            return _result(connection.recv(65536), output, command[0])
         except OSError:
             raise DriverError(f"task {folder.task} has ended; nothing can be run in it") from None
         finally:
             os.close(readable)
 
 
-def _follow(connection: socket.socket, readable: int, deadline: float, program: str) -> tuple[int, str]:
-    output = bytearray()
+def follow(readable: int, ended: int, output: bytearray, deadline: float) -> bool:
+    """Reads what a command writes until the descriptor *ended* says something; whether that came in time."""
     os.set_blocking(readable, False)
     poller = select.poll()
     poller.register(readable, select.POLLIN)
-    poller.register(connection, select.POLLIN)
+    poller.register(ended, select.POLLIN)
     while True:
         left_ms = max(0.0, deadline - time.monotonic()) * 1000
         ready = [descriptor for descriptor, _ in poller.poll(left_ms)]
         if readable in ready and not _take(readable, output):
             poller.unregister(readable)
-        if connection.fileno() in ready:
+        if ended in ready:
             while _take(readable, output):
                 pass
-            return _result(connection.recv(65536), output, program)
+            return True
         if not ready:
-            return TIMED_OUT, _text(output)
+            return False
+
+
+def said_of(step: str, errno: int, program: str) -> tuple[int, str]:
+    """The result of a command that was never started."""
+    return exit_code(errno), explain(step, errno, program=program)
+
+
+def code_of(code: int) -> int:
+    """An exit code as shells say it: 128 + n for death by signal n."""
+    return code if code >= 0 else 128 - code
+
+
+def text_of(output: bytearray) -> str:
+    """What a command wrote, as text."""
+    return output.decode("utf-8", "replace")
 
 
 def _take(readable: int, output: bytearray) -> bool:
@@ -82,10 +100,5 @@ def _result(answer: bytes, output: bytearray, program: str) -> tuple[int, str]:
         raise ConnectionResetError
     said: dict[str, Any] = json.loads(answer)
     if "step" in said:
-        return exit_code(said["errno"]), explain(said["step"], said["errno"], program=program)
-    code = os.waitstatus_to_exitcode(said["status"])
-    return (code if code >= 0 else 128 - code), _text(output)
-
-
-def _text(output: bytearray) -> str:
-    return output.decode("utf-8", "replace")
+        return said_of(said["step"], said["errno"], program)
+    return code_of(os.waitstatus_to_exitcode(said["status"])), text_of(output)

@@ -17,10 +17,12 @@ import msgspec
 from agent.doors import DriverError, TaskHandle, TaskLaunch, TaskStatus, Wake
 from agent.drivers import leftovers
 from agent.drivers.accounts import Identity, ProcessPolicy, identity_of, name_of
+from agent.drivers.beside import run_beside
 from agent.drivers.cgroup import Cgroups, cgroup_tag, discover
 from agent.drivers.execution import run_in_task
 from agent.drivers.exit_watch import ExitWatch
 from agent.drivers.identity import BootId, open_process, read_boot_id, send_signal
+from agent.drivers.lost_records import record_of
 from agent.drivers.shim.watcher import KILL_SIGNAL
 from agent.drivers.spawner import Spawner
 from agent.drivers.start_failure import exit_code, explain, is_temporary
@@ -85,7 +87,7 @@ class ProcessDriver:
         folder = folder_of(self._tasks, handle)
         run = folder.run()
         if run is None and folder.end() is None:
-            run = self._start(launch, folder)
+            run = self._rebuilt(handle, folder) or self._start(launch, folder)
         if not self._observe(folder, run):
             self._wake(folder.allocation_id)  # It has ended already, and no watch will say so.
         return handle
@@ -96,7 +98,7 @@ class ProcessDriver:
         end = folder.end()
         if end is not None:
             return _exited(end)
-        run = folder.run()
+        run = folder.run() or self._rebuilt(handle, folder)
         if run is None:
             return self._status_without_record(handle, folder)
         if not self._observe(folder, run):
@@ -109,7 +111,8 @@ class ProcessDriver:
         number = getattr(signals, signal, None)
         if not signal.startswith("SIG") or not isinstance(number, signals.Signals):
             raise DriverError(f'"{signal}" is no signal of this machine; write it like SIGTERM')
-        run = folder_of(self._tasks, handle).run()
+        folder = folder_of(self._tasks, handle)
+        run = folder.run() or self._rebuilt(handle, folder)
         if run is not None:
             send_signal(run.main, self._boot_id, number)
 
@@ -145,17 +148,21 @@ class ProcessDriver:
             allocation_id, task, attempt = name.rsplit(".", 2)
             if attempt.isdigit():
                 handle = self._handle(AllocationId(allocation_id), task, int(attempt))
-                if handle in handles:
-                    continue
+                folder = folder_of(self._tasks, handle)
                 if leftovers.in_use(self._cgroup_of(handle)):
+                    self._observe(folder, folder.run() or self._rebuilt(handle, folder))
                     handles[handle] = None
-                elif not folder_of(self._tasks, handle).path.exists():  # Else its start may be under way.
+                elif handle not in handles and not folder.path.exists():  # Else its start may be under way.
                     leftovers.remove_cgroups(self._cgroups.folders_of(name))
         return tuple(handles)
 
     def execute(self, handle: TaskHandle, command: Sequence[str], timeout: Duration) -> tuple[int, str]:
         """Runs a command as the task's user in its cgroup, by its shim; exit code 124 if it takes too long."""
-        return run_in_task(folder_of(self._tasks, handle), command, timeout)
+        folder = folder_of(self._tasks, handle)
+        run = folder.run() or self._rebuilt(handle, folder)
+        if run is not None and run.rebuilt:
+            return run_beside(run, self._boot_id, command, timeout)
+        return run_in_task(folder, command, timeout)
 
     def close(self) -> None:
         """Stops watching and ends the spawner. Tasks and their shims run on."""
@@ -244,9 +251,24 @@ class ProcessDriver:
                 return True
             if main is not None:
                 os.close(main)
-            folder.write_end(_end_without_shim(run, folder.crash()))
+            unseen = run.rebuilt and main is None
+            folder.write_end(_unseen_end(run) if unseen else _end_without_shim(run, folder.crash()))
             leftovers.remove_cgroups(run.cgroups)
             return False
+
+    def _rebuilt(self, handle: TaskHandle, folder: TaskFolder) -> RunRecord | None:
+        """The record of a task that runs although its own was lost, written anew; None if nothing of it runs.
+
+        A task that is just being started has processes before it has a record, and its shim holds its folder.
+        """
+        if not leftovers.in_use(self._cgroup_of(handle)) or folder.is_being_started():
+            return None
+        if folder.run() is not None or folder.end() is not None:
+            return folder.run()
+        run = record_of(self._cgroups.folders_of(_cgroup_name(handle)), self._boot_id)
+        if run is not None:
+            folder.write_run(run)
+        return run
 
     def _status_without_record(self, handle: TaskHandle, folder: TaskFolder) -> TaskStatus:
         if folder.is_being_started():
@@ -300,6 +322,8 @@ def _await_other_shim(folder: TaskFolder) -> RunRecord | None:
 
 def _exited(end: EndRecord) -> TaskStatus:
     error, code = end.error, end.exit_code
+    if code is None and end.signal is None and not end.step:
+        return TaskStatus(state="gone", error=error)
     if end.step:
         error, code = explain(end.step, end.errno), exit_code(end.errno)
     return TaskStatus(
@@ -311,6 +335,15 @@ def _exited(end: EndRecord) -> TaskStatus:
         signal=end.signal,
         oom_killed=end.oom_killed,
         error=error,
+    )
+
+
+def _unseen_end(run: RunRecord) -> EndRecord:
+    return EndRecord(
+        pid=run.pid,
+        started_at=run.started_at,
+        finished_at=time.time(),
+        error="its records were lost while it ran",
     )
 
 

@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 
 class RunRecord(Model, frozen=True, kw_only=True):
-    """`state.json`: the task's process and its shim."""
+    """`state.json`: the task's process and its shim.
+
+    *rebuilt*: the agent wrote it, from what it found running after the shim's own was lost.
+    """
 
     boot_id: str
     pid: int
@@ -36,6 +39,7 @@ class RunRecord(Model, frozen=True, kw_only=True):
     shim_start_ticks: int
     started_at: float
     cgroups: tuple[str, ...] = ()
+    rebuilt: bool = False
 
     @property
     def main(self) -> ProcessIdentity:
@@ -117,13 +121,19 @@ class TaskFolder:
             return self.path.joinpath(records.CRASH).read_text("utf-8")
         return ""
 
+    def write_run(self, run: RunRecord) -> None:
+        """Records what runs, where the shim's own record was lost. DriverError where the disk has no room."""
+        self.make()
+        try:
+            with self._opened() as folder:
+                records.write_state(folder, msgspec.structs.asdict(run))
+        except OSError as error:
+            raise DriverError(f"cannot write in {self.path}: {error.strerror}", temporary=True) from None
+
     def write_end(self, end: EndRecord) -> None:
         """Records an end in the shim's stead."""
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with self._opened() as folder:
             records.write_exit(folder, msgspec.structs.asdict(end))
-        finally:
-            os.close(folder)
 
     def remove(self) -> None:
         """Removes it, and the folders above it that this leaves empty."""
@@ -133,6 +143,14 @@ class TaskFolder:
                 above.rmdir()
             except OSError:
                 return
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         try:

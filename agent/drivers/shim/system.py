@@ -55,10 +55,11 @@ def children(pid: int) -> list[int]:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as listing:
             return [int(child) for child in listing.read().split()]
     except OSError:  # A kernel without CONFIG_PROC_CHILDREN.
-        return [int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == pid]
+        return [int(name) for name in os.listdir("/proc") if name.isdigit() and parent(int(name)) == pid]
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    """The parent of a process; 0 if that process is no more."""
     try:
         return int(_stat_after_name(pid)[1])
     except OSError:

@@ -330,11 +330,20 @@ class Watcher:
             try:
                 records.write_exit(self._folder, end)
             except OSError:
-                if os.fstat(self._folder).st_nlink == 0:  # Somebody deleted it: there is no place for an end.
+                if os.fstat(self._folder).st_nlink > 0:
+                    time.sleep(1)
+                elif not self._takes_new_folder():  # Somebody deleted it: there is no place for an end.
                     return
-                time.sleep(1)
             else:
                 return
+
+    def _takes_new_folder(self) -> bool:
+        """Whether there is a folder in the place of the deleted one: an agent made it that has found the task."""
+        try:
+            self._folder = _open_folder(self._order["folder"])
+        except OSError:
+            return False
+        return True
 
 
 def _open_folder(path: str) -> int:

@@ -230,21 +230,6 @@ def test_start_under_way(world: ProcessWorld) -> None:
     world.driver.remove(world.handle("a0"))
 
 
-def test_records_lost(world: ProcessWorld) -> None:
-    """A task whose folder was deleted is still found by its cgroup, and can be ended."""
-    if world.driver._cgroups.tracking is None:
-        return  # Without cgroups its folder is all that a task is known by.
-    handle = world.start("sleep", "60")
-    pid = world.pid(handle)
-    world.folder(handle).remove()
-    world.again()
-    assert list(world.driver.recover()) == [handle]
-    assert world.driver.status(handle).state == "running"
-    world.driver.kill(handle)
-    wait_until(lambda: not lives(pid))
-    wait_until(lambda: world.driver.status(handle).state == "gone")
-
-
 def test_records_that_are_removed_while_they_are_listed(tmp_path: Path) -> None:
     """An allocation that goes meanwhile is left out, and all others are found."""
     for name in ("a1", "a2", "a3"):
