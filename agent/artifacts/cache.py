@@ -184,12 +184,12 @@ class ArtifactCache:
                 f"cannot fetch {wanted.shown}: unexpected {type(failed).__name__}; the agent's log says more",
                 temporary=True,
             )
+        self.clean_up()
         with self._changed:
             download.is_done, download.error = True, error
             if self._downloads.by_source.get(key) is download:
                 del self._downloads.by_source[key]
             self._changed.notify_all()
-        self.clean_up()
 
     def _download(self, download: _Download, wanted: WantedArtifact) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
