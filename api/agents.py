@@ -1,5 +1,6 @@
 """`POST /register` and `POST /heartbeat`: agents only. What they mean is `metastore.membership`'s."""
 
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -30,7 +31,7 @@ def register(ask: Ask) -> Answer:
     except UnknownNode as error:
         raise _refused(str(error) or "neither the cluster token nor the secret of a known node") from error
     except NameTaken as error:
-        raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+        raise _taken(error) from error
     except StoreUnavailable as error:
         raise _not_now(error) from error
     return _json(answer)
@@ -73,6 +74,12 @@ def _body(ask: Ask, kind: type[T]) -> T:
 
 def _refused(detail: str) -> Problem:
     return Problem(HTTPStatus.UNAUTHORIZED, detail, www_authenticate='Bearer realm="trueup agents"')
+
+
+def _taken(error: NameTaken) -> Problem:
+    again = error.again_seconds
+    headers = {} if again is None else {"retry_after": str(math.floor(again) + 1)}
+    return Problem(HTTPStatus.CONFLICT, str(error), **headers)
 
 
 def _not_now(error: StoreUnavailable) -> Problem:

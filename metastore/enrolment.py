@@ -14,6 +14,7 @@ import msgspec
 
 from metastore.reports import adopted, event_of, report_of, reported, silent_report
 from metastore.transaction import StoreTransaction
+from trueup.models.allocation import Allocation
 from trueup.models.evaluation import Event
 from trueup.models.node import Node, NodeStatus, with_policy
 from trueup.models.state import ClusterState
@@ -76,6 +77,7 @@ def node_of(request: RegisterRequest, state: ClusterState, peer: str, now: datet
         volumes=request.volumes,
         secrets=request.secrets,
         boot_id=request.boot_id,
+        machine_id=request.machine_id,
         incarnation=request.incarnation,
         protocol=request.protocol,
         registered_at=now if known is None else known.registered_at,
@@ -97,9 +99,12 @@ def enter(tx: StoreTransaction, entrance: Entrance) -> None:
         _tell(tx, known, node, now)
     for holding in request.allocations:
         _take_holding(tx, holding, entrance, is_foreign=is_foreign)
+    orphans = frozenset(request.orphans)
     for held in tx.state.allocations_on_node(node.id):
         if held.client_status == "unknown":
             tx.put_allocation(reported(held, silent_report(held), tx.state, now))
+        elif held.client_status == "lost" and held.id in orphans:
+            _put(tx, held, reported(held, silent_report(held), tx.state, now), now)
 
 
 def remembers_another(request: RegisterRequest, state: ClusterState, known_index: int) -> bool:
@@ -153,9 +158,13 @@ def _take_holding(tx: StoreTransaction, holding: Holding, entrance: Entrance, *,
         after = adopted(holding, entrance.node, tx.state, entrance.now)
     else:
         return
-    if after is not held:
+    _put(tx, held, after, entrance.now)
+
+
+def _put(tx: StoreTransaction, before: Allocation | None, after: Allocation, now: datetime) -> None:
+    if after is not before:
         tx.put_allocation(after)
-        event = event_of(held, after, entrance.now)
+        event = event_of(before, after, now)
         if event is not None:
             tx.put_event(event)
 

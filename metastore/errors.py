@@ -25,4 +25,11 @@ class UnknownNode(Exception):
 
 
 class NameTaken(Exception):
-    """Another living node has that id or name (API: 409)."""
+    """Another living node has that id or name (API: 409).
+
+    *again_seconds*: when it pays to ask again, where the other may be this very machine's before its data were lost.
+    """
+
+    def __init__(self, message: str, *, again_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.again_seconds = again_seconds

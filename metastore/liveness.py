@@ -59,6 +59,10 @@ class Liveness:
         """Whether it is waited for and its deadline is still ahead."""
         return self._deadlines.get(node_id, now) > now
 
+    def seconds_left(self, node_id: NodeId, now: float) -> float:
+        """How long until it is silent for too long."""
+        return max(self._deadlines.get(node_id, now) - now, 0.0)
+
     def expired(self, now: float) -> list[NodeId]:
         """Nodes whose deadline has passed. They stay expired until they are heard or forgotten."""
         with self._lock:

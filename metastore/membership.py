@@ -15,6 +15,7 @@ import msgspec
 
 from metastore.adopted import Adopted
 from metastore.adoption import Adoption
+from metastore.claims import Claims, is_same_machine
 from metastore.enrolment import Entrance, clone_conflict, enter, node_of, remembers_another, status_of
 from metastore.errors import NameTaken, UnknownNode
 from metastore.liveness import Liveness, Rhythm, earliest, rhythm_of
@@ -88,7 +89,7 @@ class Membership:
         self._met_strangers = False
         self._lock = threading.Lock()
         self._sessions: dict[NodeId, _Session] = {}
-        self._liveness = Liveness()
+        self._liveness, self._claims = Liveness(), Claims()
         now = clock.monotonic()
         rhythm = self.rhythm
         nodes = list(store.state.nodes.values())
@@ -103,7 +104,9 @@ class Membership:
             deadline_seconds=rhythm.deadline_seconds,
         )
         self._adopted = Adopted(store, clock)
-        self._silences = Silences(store, clock, self._liveness, self._settings.grace.total_seconds())
+        self._silences = Silences(
+            store, clock, self._liveness, self._claims, self._settings.grace.total_seconds()
+        )
 
     @property
     def adopting(self) -> bool:
@@ -242,10 +245,18 @@ class Membership:
                 raise NameTaken(f"node {known.name} ({known.id}) is alive and has a secret of its own")
         named = self._store.state.node_named(request.name)
         if named is not None and named.id != request.node_id and self._is_living(named):
-            raise NameTaken(
-                f"node {request.name} is alive as {named.id}; give this agent another --name, or end the other and "
-                f"wait {self.rhythm.deadline_seconds:g} s"
-            )
+            raise self._taken(named, request)
+
+    def _taken(self, named: Node, request: RegisterRequest) -> NameTaken:
+        now, again_seconds = self._clock.monotonic(), None
+        if is_same_machine(named, request):
+            self._claims.note(named.id, now)
+            again_seconds = self._liveness.seconds_left(named.id, now)
+        return NameTaken(
+            f"node {request.name} is alive as {named.id}; give this agent another --name, or end the other and "
+            f"wait {self.rhythm.deadline_seconds:g} s",
+            again_seconds=again_seconds,
+        )
 
     def _is_repeat(self, request: RegisterRequest, session: _Session) -> bool:
         """Whether the agent joined already, and may have been told its secret in an answer that is on its way."""

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 
+from metastore.claims import Claims
 from metastore.liveness import Liveness
 from metastore.reports import event_of, given_up, missed, patience_with
 from metastore.store import SqlStore
@@ -22,9 +23,12 @@ from trueup.models.node import NodeStatus
 class Silences:
     """Stepped by one thread."""
 
-    def __init__(self, store: SqlStore, clock: Clock, liveness: Liveness, grace_seconds: float) -> None:
-        self._store, self._clock, self._liveness = store, clock, liveness
+    def __init__(
+        self, store: SqlStore, clock: Clock, liveness: Liveness, claims: Claims, grace_seconds: float
+    ) -> None:
+        self._store, self._clock, self._liveness, self._claims = store, clock, liveness, claims
         self._grace_seconds = grace_seconds
+        self._spared: list[tuple[float, NodeId]] = []
         self._promised: float | None = None
         self._unknown: list[tuple[float, AllocationId]] = []
         now, wall = clock.monotonic(), clock.now()
@@ -40,9 +44,20 @@ class Silences:
             # We slept (stopped, suspended, starved): whoever was silent meanwhile may just not have been heard.
             self._liveness.extend(now + deadline_seconds)
         for node_id in self._liveness.expired(now):
-            self._judge(node_id, now)
+            claimed_until = self._claims.take(node_id, now)
+            if claimed_until is None:
+                self._judge(node_id, now)
+            else:
+                # Nobody waits for it to beat any more, so that its heir is let in.
+                self._liveness.forget(node_id)
+                heapq.heappush(self._spared, (claimed_until, node_id))
+        while self._spared and self._spared[0][0] <= now:
+            self._judge(heapq.heappop(self._spared)[1], now)
         self._give_up(now)
-        dues = [self._liveness.next_deadline(), self._unknown[0][0] if self._unknown else None]
+        dues = [
+            self._liveness.next_deadline(),
+            *(heap[0][0] for heap in (self._unknown, self._spared) if heap),
+        ]
         self._promised = min([look_at, *(due for due in dues if due is not None)])
         return self._promised
 

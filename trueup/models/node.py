@@ -57,6 +57,7 @@ class Node(Model, frozen=True, kw_only=True, dict=True, gc=True):
     volumes: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     boot_id: str = ""
+    machine_id: str = ""
     incarnation: int = 0
     protocol: int = 1
     registered_at: datetime

@@ -78,6 +78,7 @@ class RegisterRequest(Model, frozen=True, kw_only=True):
     """A node makes itself known. *epoch*, *index* and *cluster_id* are what it last heard (0 and empty: nothing).
 
     *sequence* counts the agent's messages since its start, beats among them: an older one that comes late is known.
+    *orphans* run there without a record of the agent's: its data were lost. *machine_id* is empty where none is known.
     """
 
     node_id: NodeId
@@ -92,12 +93,14 @@ class RegisterRequest(Model, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     protocol: int = PROTOCOL
     boot_id: str = ""
+    machine_id: str = ""
     incarnation: int = 0
     sequence: int = 0
     cluster_id: str = ""
     epoch: int = 0
     index: int = 0
     allocations: tuple[Holding, ...] = ()
+    orphans: tuple[AllocationId, ...] = ()
 
 
 class RegisterResponse(Model, frozen=True, kw_only=True):

@@ -103,6 +103,14 @@ def test_a_second_claimant_of_a_name_is_refused(make_world: Callable[..., World]
     world = make_world(membership=Members(NameTaken("node-1 is taken by a living node")))
     answer = world.client.post("/register", data=to_json(REGISTER), headers=bearer(CLUSTER_TOKEN))
     assert (answer.status_code, detail(answer)) == (409, "node-1 is taken by a living node")
+    assert "Retry-After" not in answer.headers
+
+
+def test_who_may_take_a_name_over_soon_is_told_when(make_world: Callable[..., World]) -> None:
+    """In whole seconds, and not too early."""
+    world = make_world(membership=Members(NameTaken("it may be you", again_seconds=5.2)))
+    answer = world.client.post("/register", data=to_json(REGISTER), headers=bearer(CLUSTER_TOKEN))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (409, "6")
 
 
 @pytest.mark.parametrize("path", ["/register", "/heartbeat"])

@@ -6,6 +6,7 @@ from datetime import datetime
 import msgspec
 import pytest
 
+from metastore.errors import NameTaken
 from metastore.liveness import Liveness
 from metastore.membership import Membership
 from metastore.store import SqlStore
@@ -231,6 +232,96 @@ def test_what_was_to_stop_on_a_silent_node_is_lost_at_once(
     stop(store, allocation)
     pass_time(membership, clock, 16)
     assert (held(store, allocation).client_status, store.state.nodes[NODE].status) == ("lost", "down")
+
+
+def test_a_claimant_of_the_same_boot_inherits_before_anything_is_lost(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """Its data folder was lost and its tasks run on: it is refused for one deadline, and waited for after it."""
+    allocation = place(store, client_status="running")
+    heir = Talker(membership, "node-1", node_id="heir")
+    for seconds in (5, 4.9):
+        pass_time(membership, clock, seconds)
+        with pytest.raises(NameTaken) as refused:
+            heir.join()
+    assert refused.value.again_seconds == pytest.approx(5.1)
+    pass_time(membership, clock, 8)
+    assert (store.state.nodes[NODE].status, held(store, allocation).client_status) == ("ready", "running")
+    heir.join(orphans=(allocation.id,))
+    pass_time(membership, clock, 9)
+    assert list(store.state.nodes) == ["heir"]
+    assert (held(store, allocation).client_status, held(store, allocation).node_id) == ("running", "heir")
+    assert [one.allocation.id for one in heir.settle().start] == [allocation.id]
+    assert not {"NodeDown", "AllocationLost"} & set(event_types(store))
+
+
+def test_a_claimant_that_stays_away_is_waited_for_once(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """For as long as it takes to ask again."""
+    allocation = place(store, client_status="running")
+    pass_time(membership, clock, 10)
+    with pytest.raises(NameTaken):
+        Talker(membership, "node-1", node_id="heir").join()
+    pass_time(membership, clock, 14)
+    assert held(store, allocation).client_status == "running"
+    pass_time(membership, clock, 2)
+    assert (held(store, allocation).client_status, store.state.nodes[NODE].status) == ("lost", "down")
+
+
+@pytest.mark.parametrize("other", [{"boot_id": "boot-2"}, {"machine_id": "m2"}, {"boot_id": ""}])
+def test_a_claimant_of_another_machine_or_boot_is_not_waited_for(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock, other: dict[str, str]
+) -> None:
+    """What the old one held runs no more, or elsewhere."""
+    allocation = place(store, client_status="running")
+    pass_time(membership, clock, 10)
+    with pytest.raises(NameTaken) as refused:
+        Talker(membership, "node-1", node_id="heir", **other).join()
+    assert refused.value.again_seconds is None
+    pass_time(membership, clock, 6)
+    assert held(store, allocation).client_status == "lost"
+
+
+def test_a_node_that_beats_after_all_keeps_its_name(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """It was slow, and whoever claims its name is another agent on that machine."""
+    allocation = place(store, client_status="running")
+    talker.hold(allocation)
+    heir = Talker(membership, "node-1", node_id="heir")
+    pass_time(membership, clock, 10)
+    with pytest.raises(NameTaken):
+        heir.join()
+    pass_time(membership, clock, 6)
+    talker.beat()
+    with pytest.raises(NameTaken):
+        heir.join()
+    pass_time(membership, clock, 12)
+    assert (held(store, allocation).client_status, store.state.nodes[NODE].status) == ("running", "ready")
+
+
+def test_what_an_heir_finds_running_is_lost_no_more(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """It came too late to be waited for; what was not replaced is taken back as it was, the rest is lost."""
+    task = {"server": TaskState(state="running")}
+    found, gone = (place(store, index=index, client_status="running", tasks=task) for index in range(2))
+    pass_time(membership, clock, 16)
+    Talker(membership, "node-1", node_id="heir").join(orphans=(found.id, "a stranger"))
+    assert [held(store, one).client_status for one in (found, gone)] == ["running", "lost"]
+
+
+def test_what_an_heir_finds_running_and_was_replaced_is_to_stop(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """As with a node that comes back."""
+    allocation = place(store, client_status="running")
+    pass_time(membership, clock, 16)
+    replace_elsewhere(store, allocation)
+    heir = Talker(membership, "node-1", node_id="heir")
+    heir.join(orphans=(allocation.id,))
+    assert [(order.id, order.reason) for order in heir.settle().stop] == [(allocation.id, "lost")]
 
 
 def test_deadlines_are_kept_in_order() -> None:
