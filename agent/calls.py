@@ -3,6 +3,7 @@
 They run on workers and may block. None of them raises: an answer that never came would leave its task waiting for it.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from agent.doors import (
     ArtifactsUnwanted,
     Driver,
     DriverError,
+    Fetch,
+    FetchFirst,
     FolderError,
     Folders,
     Probe,
@@ -61,6 +64,13 @@ _log = structlog.stdlib.get_logger("trueup.agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Awaits:
+    """No answer yet: the start has to wait for *fetch*."""
+
+    fetch: Fetch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
     """What calls are made through. *node* is what tasks are told of this node."""
 
@@ -74,7 +84,7 @@ class Calls:
 
     def carry_out(
         self, assignment: Assignment, attempt: int, instruction: Instruction, services: Lists
-    ) -> Answer | None:
+    ) -> Answer | Awaits | None:
         """Does what the step of an allocation asked for; None where only a later look can tell what came of it.
 
         *services* are the addresses files are made of.
@@ -85,6 +95,8 @@ class Calls:
         is_start = isinstance(instruction, Start)
         try:
             return self._call(assignment, attempt, instruction, self._driver(task.driver), services)
+        except FetchFirst as first:
+            return Awaits(fetch=first.fetch)
         except DriverError as error:
             return _failed(str(error), is_start=is_start, temporary=error.temporary)
         except (NotStartable, SecretMissing, FolderError, LookupError) as error:
@@ -235,6 +247,7 @@ class Calls:
             assignment, task, instruction.attempt, self.node, folders, account, self.secrets
         )
         self.folders.prepare(allocation_id, task.name, account, files)
+        launch = dataclasses.replace(launch, fetched=instruction.fetched)
         handle = self._driver(task.driver).start(launch)
         seen = self.look(handle)
         return Started(handle=handle, status=TaskStatus(state="running") if seen is None else seen.status)

@@ -47,7 +47,8 @@ class TaskLaunch:
     """All a driver needs to start one task. *attempt* counts its starts from 1; with it the launch has one identity.
 
     *environment* is complete and has its variables put in; *ports* are host ports by name, *published* those this
-    task publishes from its container: (host ip, host port, container port).
+    task publishes from its container: (host ip, host port, container port). *fetched*: what this start asked to have
+    fetched first is there.
     """
 
     allocation_id: AllocationId
@@ -66,6 +67,7 @@ class TaskLaunch:
     logs: LogLimits
     mounts: Sequence[tuple[str, str, bool]] = ()
     published: Sequence[tuple[str, int, int]] = ()
+    fetched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,10 @@ class Driver(Protocol):
         ...
 
     def start(self, launch: TaskLaunch) -> TaskHandle:
-        """Starts a task. A repeat of the same launch finds the one that runs, and starts nothing twice."""
+        """Starts a task. A repeat of the same launch finds the one that runs, and starts nothing twice.
+
+        FetchFirst where it has to wait for something that may take long; it is called again once that is there.
+        """
         ...
 
     def status(self, handle: TaskHandle) -> TaskStatus: ...
@@ -147,6 +152,39 @@ class DriverError(Exception):
         self.temporary = temporary
 
 
+class Fetch(Protocol):
+    """What a start waits for: an image. Of those with one *key* one is enough.
+
+    *source* is where it comes from (a registry), so that a slow one holds up its own alone; *shown* is what people
+    call it.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def shown(self) -> str: ...
+
+    def run(self) -> None:
+        """Fetches it, however long that takes. DriverError says why not, also soon after `cancel`."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. Thread-safe, returns at once."""
+        ...
+
+
+class FetchFirst(Exception):
+    """A start has to wait for *fetch*."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        super().__init__(f"it has to wait for {fetch.shown}")
+        self.fetch = fetch
+
+
 Wake = Callable[[AllocationId], None]
 """Says that an allocation may have changed: a name, never the event. Thread-safe, returns at once."""
 
@@ -159,6 +197,14 @@ class Workers(Protocol):
 
         *work* raises nothing. It may be done before this returns.
         """
+        ...
+
+
+class DriverWorkers(Protocol):
+    """Workers for each driver: one whose calls hang uses up none that another's tasks need."""
+
+    def of(self, driver: str) -> Workers:
+        """Those for calls of *driver*; of an empty name, for what concerns none."""
         ...
 
 

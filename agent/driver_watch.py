@@ -13,7 +13,7 @@ import structlog
 
 from agent.calls import Calls
 from agent.contact import Standing
-from agent.doors import TaskHandle, Workers
+from agent.doors import DriverWorkers, TaskHandle
 from agent.held import Held
 from agent.instructions import Answer
 from agent.orphans import Orphans
@@ -34,7 +34,7 @@ class DriverWatch:
         self,
         *,
         calls: Calls,
-        workers: Workers,
+        workers: DriverWorkers,
         standing: Standing,
         held: Mapping[AllocationId, Held],
         never_start: Collection[AllocationId],
@@ -125,7 +125,7 @@ class DriverWatch:
             seen = self._calls.look(handle)
             self._hand_in(lambda: self._looked(handle, seen))
 
-        self._workers.submit(f"{handle.allocation_id}/{handle.task}", work)
+        self._workers.of(handle.driver).submit(f"{handle.allocation_id}/{handle.task}", work)
 
     def _looked(self, handle: TaskHandle, seen: Answer | None) -> None:
         if seen is not None:
@@ -151,7 +151,7 @@ class DriverWatch:
                 return
             self._hand_in(lambda: self._recovered(name, found))
 
-        self._workers.submit(f"driver {name}", work)
+        self._workers.of(name).submit(f"driver {name}", work)
 
     def _not_recovered(self, name: str, why: str) -> None:
         if self._said.get(name) != why:
@@ -187,7 +187,7 @@ class DriverWatch:
             answer = self._calls.adopt(handle)
             self._hand_in(lambda: self._answered(handle, answer, was_busy=True))
 
-        self._workers.submit(f"{handle.allocation_id}/{handle.task}", work)
+        self._workers.of(handle.driver).submit(f"{handle.allocation_id}/{handle.task}", work)
 
     def _answered(self, handle: TaskHandle, answer: Answer, *, was_busy: bool) -> None:
         held = self._held.get(handle.allocation_id)
@@ -196,7 +196,7 @@ class DriverWatch:
             self._changed(handle.allocation_id)
 
     def _end_leftover(self, handle: TaskHandle, action: str) -> None:
-        self._workers.submit(
+        self._workers.of(handle.driver).submit(
             f"{handle.allocation_id}/{handle.task}", lambda: self._calls.end_leftover(handle, action)
         )
 

@@ -15,10 +15,11 @@ from agent.service_files import ServiceFiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Start attempt *attempt* of the task, or find it started."""
+    """Start attempt *attempt* of the task, or find it started. *fetched*: what it had to wait for is there."""
 
     task: str
     attempt: int
+    fetched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,18 @@ from agent.artifacts.sources import ArtifactSources
 from agent.calls import Calls
 from agent.client import HttpControlPlane
 from agent.contact import Standing
-from agent.doors import Accounts, Artifacts, ControlPlane, Driver, Folders, Prober, Secrets, Wake, Workers
+from agent.doors import (
+    Accounts,
+    Artifacts,
+    ControlPlane,
+    Driver,
+    DriverWorkers,
+    Folders,
+    Prober,
+    Secrets,
+    Wake,
+    Workers,
+)
 from agent.drivers.identity import read_boot_id
 from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
 from agent.environment import NodeFacts, VolumePolicy
@@ -34,7 +45,7 @@ from agent.probes import SocketProber
 from agent.reports import Reports
 from agent.runner import Runner
 from agent.secrets_folder import SecretsFolder
-from agent.workers import ThreadWorkers
+from agent.workers import DriverPools, ThreadWorkers
 from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
 from trueup.models.ids import AllocationId, IdSource, NodeId
@@ -43,7 +54,9 @@ from trueup.serving import HttpServer, TlsFiles
 
 DEFAULT_BIND: Final = ("127.0.0.1", 7431)
 CALL_THREADS: Final = 32
-"""Calls to drivers side by side: a slow start or image pull holds up no other task."""
+"""Calls to one driver side by side: a slow start holds up no other task."""
+PULL_THREADS: Final = 8
+"""Image pulls side by side, whoever waits for them."""
 DOWNLOAD_THREADS: Final = 16
 """Starts that wait side by side for what they fetch: a slow server holds up those alone that fetch as well."""
 CHECK_THREADS: Final = 16
@@ -97,10 +110,11 @@ class AgentDoors:
     accounts: Accounts
     folders: Folders
     prober: Prober
-    workers: Workers
-    check_workers: Workers
+    workers: DriverWorkers
+    check_workers: DriverWorkers
     artifacts: Artifacts
     download_workers: Workers
+    pull_workers: Workers
     machine: Machine
     clock: Clock
     boot_id: str
@@ -135,6 +149,7 @@ class NodeAgent:
             ),
             workers=doors.workers,
             download_workers=doors.download_workers,
+            pull_workers=doors.pull_workers,
             check_workers=doors.check_workers,
             standing=self.standing,
             reports=self.reports,
@@ -236,9 +251,10 @@ def _build(
         for name, factory in factories.items():
             drivers[name] = factory(settings.data, node_id, relay.wake)
             opened.callback(drivers[name].close)
-        workers = ThreadWorkers("agent-call", CALL_THREADS)
-        check_workers = ThreadWorkers("agent-check", CHECK_THREADS)
+        workers = DriverPools("agent-call", CALL_THREADS)
+        check_workers = DriverPools("agent-check", CHECK_THREADS)
         download_workers = ThreadWorkers("agent-download", DOWNLOAD_THREADS)
+        pull_workers = ThreadWorkers("agent-pull", PULL_THREADS)
         sources = ArtifactSources(settings.artifacts)
         artifacts = PlacedArtifacts(sources, ArtifactCache(settings.data / "artifacts", sources))
         endpoint = _Endpoint(settings)
@@ -252,6 +268,7 @@ def _build(
             workers.close,
             check_workers.close,
             download_workers.close,
+            pull_workers.close,
             artifacts.close,
             control_plane.close,
         )
@@ -263,7 +280,7 @@ def _build(
             identification=_identification(settings),
             drivers=drivers,
             secrets=secrets,
-            workers=workers,
+            workers=workers.of(""),
             clock=clock,
             data=settings.data,
             artifacts=settings.artifacts,
@@ -281,6 +298,7 @@ def _build(
             check_workers=check_workers,
             artifacts=artifacts,
             download_workers=download_workers,
+            pull_workers=pull_workers,
             machine=machine,
             clock=clock,
             boot_id=boot_id,

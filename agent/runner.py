@@ -20,11 +20,10 @@ import structlog
 from agent.calls import Calls
 from agent.checks import CheckBoard, CheckKey
 from agent.contact import Standing
-from agent.doors import Workers
+from agent.doors import DriverWorkers, Workers
 from agent.driver_watch import DriverWatch
-from agent.fetches import Fetches, has_artifacts
 from agent.held import Held
-from agent.instructions import Answer, Instruction, Moment, Start, World
+from agent.instructions import Answer, Instruction, Moment, World
 from agent.journal import ChangeSet, Journal
 from agent.record import TaskRecord, rebased
 from agent.reports import Reports
@@ -39,6 +38,7 @@ from agent.step import (
     updated_in_place,
 )
 from agent.telling import Telling
+from agent.under_way import UnderWay
 from agent.views import allocation_of
 from trueup.models.allocation import Allocation
 from trueup.models.ids import AllocationId
@@ -59,9 +59,10 @@ class Runner:
         *,
         journal: Journal,
         calls: Calls,
-        workers: Workers,
+        workers: DriverWorkers,
         download_workers: Workers,
-        check_workers: Workers,
+        pull_workers: Workers,
+        check_workers: DriverWorkers,
         standing: Standing,
         reports: Reports,
         boot_id: str,
@@ -74,7 +75,13 @@ class Runner:
         self._calls = calls
         self._workers = workers
         self._check_workers = check_workers
-        self._fetches = Fetches(calls, download_workers)
+        self._under_way = UnderWay(
+            calls=calls,
+            workers=workers,
+            download_workers=download_workers,
+            pull_workers=pull_workers,
+            answered=self._hand_in_answer,
+        )
         self._standing = standing
         self._boot_id = boot_id
         self._jitter = jitter
@@ -275,7 +282,7 @@ class Runner:
         self._checks.forget(allocation_id)
         self._telling.forget(allocation_id)
         if held is not None:
-            self._workers.submit(str(allocation_id), lambda: self._calls.remove_folders(allocation_id))
+            self._workers.of("").submit(str(allocation_id), lambda: self._calls.remove_folders(allocation_id))
 
     def _heard(self) -> None:
         for allocation_id, held in self._held.items():
@@ -319,7 +326,7 @@ class Runner:
             self._settle(held, step)
         for held, step in stepped:
             for name in step.unwanted_starts:
-                self._fetches.give_up(held.id, name)
+                self._under_way.give_up(held.id, name)
             for instruction in step.instructions:
                 self._have_done(held, instruction)
 
@@ -360,33 +367,18 @@ class Runner:
                 self._dirty[waiter] = None
 
     def _have_done(self, held: Held, instruction: Instruction) -> None:
-        allocation_id, task = held.assignment.allocation.id, instruction.task
+        task = instruction.task
         held.busy.add(task)
-        assignment, attempt = held.assignment, held.record.tasks[task].attempt
-        services = self._services.lists
+        attempt = held.record.tasks[task].attempt
+        self._under_way.begin(held.assignment, attempt, instruction, self._services.lists)
 
-        def work() -> None:
-            answer = self._calls.carry_out(assignment, attempt, instruction, services)
-            self._hand_in(lambda: self._answered(allocation_id, task, answer))
-
-        def have_done() -> None:
-            self._workers.submit(f"{allocation_id}/{task}", work)
-
-        if isinstance(instruction, Start) and has_artifacts(assignment, task):
-            self._fetches.begin(
-                assignment,
-                task,
-                start=have_done,
-                failed=lambda failed: self._hand_in(lambda: self._answered(allocation_id, task, failed)),
-                noted=lambda noted: self._hand_in(
-                    lambda: self._answered(allocation_id, task, noted, was_busy=False)
-                ),
-            )
-        else:
-            have_done()
+    def _hand_in_answer(
+        self, allocation_id: AllocationId, task: str, answer: Answer | None, *, was_busy: bool = True
+    ) -> None:
+        self._hand_in(lambda: self._answered(allocation_id, task, answer, was_busy=was_busy))
 
     def _answered(
-        self, allocation_id: AllocationId, task: str, answer: Answer | None, *, was_busy: bool = True
+        self, allocation_id: AllocationId, task: str, answer: Answer | None, *, was_busy: bool
     ) -> None:
         held = self._held.get(allocation_id)
         if held is not None:
@@ -430,7 +422,9 @@ class Runner:
             why_not = self._calls.check(assignment, handle, check)
             self._hand_in(lambda: self._checked(key, why_not))
 
-        self._check_workers.submit(f"{key.allocation_id}/{key.task}/{key.number}", work)
+        # An engine that hangs holds up what is run in its containers, and no other check.
+        workers = self._check_workers.of(handle.driver if check.type == "exec" else "")
+        workers.submit(f"{key.allocation_id}/{key.task}/{key.number}", work)
 
     def _checked(self, key: CheckKey, why_not: str | None) -> None:
         if self._checks.take(key, why_not, self._standing.steady):

@@ -1,8 +1,9 @@
 """Threads for calls that may block, as `agent.doors.Workers`: in order for one key, side by side for
 different ones.
 
-A slow image pull or a check that hangs takes a thread, never the runner's. Threads are made when they are needed and
-end with the agent; they are daemons, so that a call without an end does not keep the process.
+A slow start or a check that hangs takes a thread, never the runner's, and only one of its own driver's. Threads are
+made when they are needed and end with the agent; they are daemons, so that a call without an end does not keep the
+process.
 """
 
 import threading
@@ -82,8 +83,42 @@ class ThreadWorkers:
                 self._waiting.pop(key, None)
 
 
+class DriverPools:
+    """Threads for each driver, at most *limit* each, as `agent.doors.DriverWorkers`."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._pools: dict[str, ThreadWorkers] = {}
+        self._closed = False
+
+    def of(self, driver: str) -> ThreadWorkers:
+        """Those for calls of *driver*; of an empty name, for what concerns none."""
+        with self._lock:
+            pool = self._pools.get(driver)
+            if pool is None:
+                name = f"{self._name}-{driver}" if driver else self._name
+                pool = self._pools[driver] = ThreadWorkers(name, self._limit)
+                if self._closed:
+                    pool.close()
+            return pool
+
+    def close(self) -> None:
+        """Drops what was not begun; what is under way ends by itself."""
+        with self._lock:
+            self._closed = True
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.close()
+
+
 class InlineWorkers:
     """Does each work at once, on the caller's thread: for the simulator, where everything happens in one order."""
+
+    def of(self, _driver: str) -> "InlineWorkers":
+        """Itself, for every driver."""
+        return self
 
     def submit(self, _key: str, work: Work) -> None:
         """Does *work*."""

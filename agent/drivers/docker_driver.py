@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from agent.doors import DriverError, TaskHandle, TaskLaunch, TaskStatus, Wake
+from agent.doors import DriverError, FetchFirst, TaskHandle, TaskLaunch, TaskStatus, Wake
 from agent.drivers.docker_container import Container, task_status
-from agent.drivers.docker_engine import Engine, EngineAddress, EngineAway, EngineRefused, NotThere
+from agent.drivers.docker_engine import Engine, EngineAddress
+from agent.drivers.docker_errors import EngineAway, EngineRefused, NotThere
 from agent.drivers.docker_events import EventWatch
 from agent.drivers.docker_exec import run_in_container
 from agent.drivers.docker_failures import start_failure
-from agent.drivers.docker_images import provide_image, refresh_image
+from agent.drivers.docker_images import ImagePull, missing_image
 from agent.drivers.docker_logs import LogFollowers
 from agent.drivers.docker_policy import DockerPolicy, refusals
 from agent.drivers.docker_spec import (
@@ -89,7 +90,10 @@ class DockerDriver:
         )
 
     def start(self, launch: TaskLaunch) -> TaskHandle:
-        """Starts a task; a repeat finds its container, running or ended, and starts one that was only made."""
+        """Starts a task; a repeat finds its container, running or ended, and starts one that was only made.
+
+        FetchFirst where its image is to be pulled.
+        """
         if not self._policy.enabled:
             raise DriverError(
                 "the docker driver is off on this node: set drivers.docker.enabled in the agent's configuration"
@@ -99,12 +103,12 @@ class DockerDriver:
         request = self._allowed_request(launch)
         self._know(launch.allocation_id)
         name = container_name(launch.allocation_id, launch.task)
-        if launch.config.pull == "always":
+        if launch.config.pull == "always" and not launch.fetched:
             found = self._find(name)
             handle = None if found is None else self._take(found, launch)
             if handle is not None:
                 return handle
-            refresh_image(self._engine, launch.config)
+            raise FetchFirst(ImagePull(self._engine, launch.config))
         for _ in range(_TRIES):
             handle = self._make(launch, request, name)
             if handle is not None:
@@ -214,8 +218,7 @@ class DockerDriver:
         except NotThere as absent:
             if not absent.image:
                 raise
-        provide_image(self._engine, launch.config)
-        return self._engine.create(request, name)
+        raise FetchFirst(missing_image(self._engine, launch.config, fetched=launch.fetched))
 
     def _take(self, found: Container, launch: TaskLaunch) -> TaskHandle | None:
         """The handle of the container that has the name, if it is this start; None once it was removed."""

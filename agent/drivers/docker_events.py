@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 
 from agent.doors import DriverError
-from agent.drivers.docker_engine import Engine, Stream
+from agent.drivers.docker_engine import Engine
 from agent.drivers.docker_spec import ALLOCATION
+from agent.drivers.docker_stream import Stream
 from trueup.models.ids import AllocationId
 
 _FIRST_WAIT_SECONDS: Final = 0.1

@@ -11,7 +11,9 @@ from typing import Final
 from urllib.parse import quote
 
 from agent.doors import DriverError
-from agent.drivers.docker_engine import Engine, EngineRefused, NotThere, Stream
+from agent.drivers.docker_engine import Engine
+from agent.drivers.docker_errors import EngineRefused, NotThere
+from agent.drivers.docker_stream import Stream
 from agent.drivers.execution import OUTPUT_BYTES, TIMED_OUT
 from trueup.models.units import Duration
 

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from agent.doors import DriverError
-from agent.drivers.docker_engine import EngineRefused, NotThere
+from agent.drivers.docker_errors import EngineRefused, NotThere
 
 _PASSING: Final = re.compile(
     r"no space left on device|cannot allocate memory|too many open files|resource temporarily unavailable"

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.doors import DriverError
-from agent.drivers.docker_engine import Engine, EngineAway, EngineRefused, NotThere, Stream
+from agent.drivers.docker_engine import Engine
+from agent.drivers.docker_errors import EngineAway, EngineRefused, NotThere
 from agent.drivers.docker_output import STREAMS, ContainerOutput
 from agent.drivers.docker_spec import LogTarget
+from agent.drivers.docker_stream import Stream
 from agent.drivers.start_failure import is_temporary
 
 _FIRST_WAIT_SECONDS: Final = 0.1

@@ -216,8 +216,10 @@ def test_an_end_between_the_answer_of_a_start_and_its_step_is_not_missed(
 ) -> None:
     take_answer = Runner._answered
 
-    def answered(runner: Runner, allocation_id: AllocationId, task: str, answer: Answer | None) -> None:
-        take_answer(runner, allocation_id, task, answer)
+    def answered(
+        runner: Runner, allocation_id: AllocationId, task: str, answer: Answer | None, *, was_busy: bool
+    ) -> None:
+        take_answer(runner, allocation_id, task, answer, was_busy=was_busy)
         world.machine.kill_task(allocation_id, task)
 
     monkeypatch.setattr(Runner, "_answered", answered)

@@ -316,6 +316,7 @@ class World:
                 check_workers=InlineWorkers(),
                 artifacts=self.artifacts,
                 download_workers=InlineWorkers(),
+                pull_workers=InlineWorkers(),
                 machine=FixedMachine(),
                 clock=self.clock,
                 boot_id=self.machine.boot_id,

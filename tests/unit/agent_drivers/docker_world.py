@@ -3,12 +3,13 @@
 import contextlib
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import docker
 
-from agent.doors import TaskHandle, TaskLaunch, TaskStatus
+from agent.doors import FetchFirst, TaskHandle, TaskLaunch, TaskStatus
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import EngineAddress
 from agent.drivers.docker_policy import DockerPolicy
@@ -71,7 +72,13 @@ class DockerWorld:
         return a_launch(self.folder, *args, **fields)
 
     def start(self, *args: str, **fields: Any) -> TaskHandle:
-        return self.driver.start(self.launch(*args, **fields))
+        """As the agent starts a task: what has to be fetched first is."""
+        launch = self.launch(*args, **fields)
+        try:
+            return self.driver.start(launch)
+        except FetchFirst as first:
+            first.fetch.run()
+            return self.driver.start(replace(launch, fetched=True))
 
     def restart(self) -> None:
         self.driver.close()

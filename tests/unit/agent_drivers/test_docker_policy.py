@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.drivers.docker_engine import EngineRefused, NotThere
+from agent.drivers.docker_errors import EngineRefused, NotThere
 from agent.drivers.docker_failures import pull_failure, start_failure
 from agent.drivers.docker_policy import DockerPolicy, refusals
 from agent.drivers.docker_spec import Owner, create_request

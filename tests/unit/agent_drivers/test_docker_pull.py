@@ -1,123 +1,33 @@
-"""Images from a registry: when one is asked, and as whom. The registry is a small one of our own."""
+"""Images from a registry: when one is asked, as whom, and for how long. The registry is a small one of our own."""
 
-import base64
-import gzip
-import hashlib
-import io
-import json
-import tarfile
+import os
+import signal
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from agent.doors import DriverError
-from tests.docker_engine import DockerEngine, client
+from agent.drivers import docker_patience
+from agent.drivers.docker_engine import Engine, EngineAddress
+from agent.drivers.docker_images import ImagePull
+from tests.docker_engine import DockerEngine
+from tests.docker_engine import Engine as Dockerd
 from tests.unit.agent_drivers.docker_world import DockerWorld
+from tests.unit.agent_drivers.process_world import wait_until
+from tests.unit.agent_drivers.registry import Registry, a_registry
+from trueup.models.job import TaskConfig
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
-
-_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-
-
-class Registry(ThreadingHTTPServer):
-    """Serves one image of one file under every name and tag.
-
-    *password*: what it wants of user `puller`. *asked*: how often it was asked what a tag is.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.password = ""
-        self.asked = 0
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.addfile(tarfile.TarInfo("a-file"))
-        plain = archive.getvalue()
-        layer = gzip.compress(plain, mtime=0)
-        config = json.dumps(
-            {
-                "architecture": "amd64",
-                "os": "linux",
-                "config": {"Cmd": ["/a-program"]},
-                "rootfs": {"type": "layers", "diff_ids": [_digest(plain)]},
-            }
-        ).encode()
-        self.blobs = {_digest(blob): blob for blob in (layer, config)}
-        self.manifest = json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": _MANIFEST,
-                "config": _part("application/vnd.docker.container.image.v1+json", config),
-                "layers": [_part("application/vnd.docker.image.rootfs.diff.tar.gzip", layer)],
-            }
-        ).encode()
-
-    def image(self, tag: str) -> str:
-        return f"127.0.0.1:{self.server_address[1]}/shop:{tag}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Registry
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        wanted = "Basic " + base64.b64encode(f"puller:{self.server.password}".encode()).decode()
-        if self.server.password and self.headers.get("Authorization") != wanted:
-            self._answer(401, b"{}", "application/json")
-        elif "/manifests/" in self.path:
-            self.server.asked += self.command == "HEAD"
-            self._answer(200, self.server.manifest, _MANIFEST)
-        elif "/blobs/" in self.path:
-            self._answer(200, self.server.blobs[self.path.rsplit("/", 1)[1]], "application/octet-stream")
-        else:
-            self._answer(200, b"{}", "application/json")
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        if status == 401:
-            self.send_header("WWW-Authenticate", 'Basic realm="shop"')
-        if kind == _MANIFEST:
-            self.send_header("Docker-Content-Digest", _digest(body))
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Not a word."""
-
-
-def _digest(blob: bytes) -> str:
-    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
-
-
-def _part(kind: str, blob: bytes) -> dict[str, object]:
-    return {"mediaType": kind, "size": len(blob), "digest": _digest(blob)}
 
 
 @pytest.fixture
 def registry(docker_engine: DockerEngine) -> Iterator[Registry]:
-    server = Registry()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    engine = client(docker_engine.host)
-    for image in engine.images():
-        for tag in image["RepoTags"] or ():
-            if tag.startswith(server.image("").removesuffix(":")):
-                engine.remove_image(tag, force=True)
-    engine.close()
+    with a_registry(docker_engine.host) as made:
+        yield made
 
 
 def _try(world: DockerWorld, image: str, attempt: int = 1, **fields: object) -> str:
@@ -171,3 +81,73 @@ def test_a_secret_that_was_not_read_is_said_by_its_field(
     )
 
     assert why == "config.auth.password is no text: its secret was not read"
+
+
+def test_a_registry_may_take_longer_than_any_call_of_the_engine(
+    docker_world: DockerWorld, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the engine is asked meanwhile whether it is there."""
+    monkeypatch.setattr(docker_patience, "_ASK_AGAIN_SECONDS", 2.0)
+    registry.held = threading.Event()
+    threading.Timer(11, registry.held.set).start()
+    begun = time.monotonic()
+
+    assert "the image has no such program" in _try(docker_world, registry.image("5"))
+
+    assert time.monotonic() - begun > 11
+
+
+def test_a_pull_that_nobody_waits_for_ends_though_the_registry_is_silent(
+    docker_engine: DockerEngine, registry: Registry
+) -> None:
+    registry.held = threading.Event()
+    pull, pulling, failures = _begin(docker_engine.host, registry.image("6"))
+    wait_until(lambda: registry.waiting, "the registry's being asked")
+
+    pull.cancel()
+    pulling.join(5)
+
+    assert not pulling.is_alive()
+    assert failures == ["cannot pull " + registry.image("6") + ": nobody waits for it any more"]
+
+
+def test_a_pull_ends_with_an_engine_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the registry alone, so long a silence would say nothing."""
+    monkeypatch.setattr(docker_patience, "_ASK_AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr("agent.drivers.docker_engine.QUICK_SECONDS", 1)
+    engine = Dockerd(Path(tempfile.mkdtemp(prefix="tu-", dir="/tmp")))
+    engine.start()
+    try:
+        with a_registry(engine.host) as registry:
+            registry.held = threading.Event()
+            _, pulling, failures = _begin(engine.host, registry.image("7"))
+            wait_until(lambda: registry.waiting, "the registry's being asked")
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGSTOP)
+            try:
+                pulling.join(10)
+                assert not pulling.is_alive()
+            finally:
+                os.kill(engine.pid, signal.SIGCONT)
+            assert ["kept silent" in failure for failure in failures] == [True]
+    finally:
+        engine.destroy()
+
+
+def _begin(host: str, image: str) -> tuple[ImagePull, threading.Thread, list[str]]:
+    """A pull on a thread of its own, and why it failed."""
+    engine = Engine(EngineAddress(host=host, chosen=True))
+    pull = ImagePull(engine, TaskConfig(image=image))
+    failures: list[str] = []
+
+    def run() -> None:
+        try:
+            pull.run()
+        except DriverError as error:
+            failures.append(str(error))
+        finally:
+            engine.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return pull, thread, failures
