@@ -6,6 +6,7 @@ Pure and deterministic: which node is best is `search`'s answer, ties go to the 
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from zlib import crc32
 
 import msgspec
 
@@ -13,7 +14,7 @@ from reconciler.changes import Changes, GroupChanges, Place, Stop
 from reconciler.room import Room
 from reconciler.search import Found, Search
 from trueup.models.allocation import Allocation, DeploymentState
-from trueup.models.digest import content_digest, group_digest
+from trueup.models.digest import group_digest
 from trueup.models.evaluation import UnplacedGroup
 from trueup.models.fit import allocated_resources, assign_ports, demand_of
 from trueup.models.ids import AllocationId, IdSource, NodeId
@@ -167,7 +168,7 @@ class _Maker:
     """Makes the allocations of one group in one version: copies of the first, each with what is its own."""
 
     def __init__(self, place: Place, room: Room, now: datetime) -> None:
-        self._room, self._group = room, place.group
+        self._room, self._group, self._demand = room, place.group, demand_of(place.group)
         self._deployment: DeploymentState | None = None
         job, version = place.version.job, place.version
         self._pattern = Allocation(
@@ -213,10 +214,9 @@ class _Maker:
 
     def _ports(self, place: Place, found: Found, allocation_id: AllocationId) -> dict[str, int]:
         """By the id, which is new each time: a replacement goes where nobody listens, two clusters keep apart."""
-        leaving = place.stop.allocation if place.stop is not None and place.coupled else None
-        going = [held.allocation for held in found.evicts]
-        used = self._room.without(found.node.id, leaving, *going)
-        demand = demand_of(self._group)
-        offset = int(content_digest(allocation_id.encode()), 16)
-        dynamic = iter(assign_ports(used, demand, offset) or ())
+        used = self._room.usage(found.node.id)
+        if place.stop is not None or found.evicts:
+            leaving = place.stop.allocation if place.stop is not None and place.coupled else None
+            used = self._room.without(found.node.id, leaving, *(held.allocation for held in found.evicts))
+        dynamic = iter(assign_ports(used, self._demand, crc32(allocation_id.encode())) or ())
         return {port.name: next(dynamic) if port.port is None else port.port for port in self._group.ports}

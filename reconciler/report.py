@@ -155,7 +155,7 @@ def job_plan(
         },
         diff=changes,
         placements=tuple(
-            PlannedPlacement(name=one.allocation.name, node=one.allocation.node, score=one.score)
+            PlannedPlacement(name=one.allocation.name, node=one.allocation.node, score=round(one.score, 6))
             for one in outcome.placements
         ),
         stops=tuple(

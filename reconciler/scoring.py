@@ -33,7 +33,7 @@ class Score:
         self._affinity = _affinity(table, affinities) if affinities else None
         spreads = (*job.spreads, *group.spreads)
         self.spreading = Spreading(table, spreads, count) if spreads else None
-        self._parts = 1 + bool(affinities) + bool(spreads)
+        self._range = 2 * (1 + bool(affinities) + bool(spreads))
 
     def of_all(self, twins: Mapping[int, int]) -> Column:
         """Every row's score but for what it gains by spreads; minus infinity where the group may not go or has no room.
@@ -74,7 +74,7 @@ class Score:
 
     def shown(self, total: float) -> float:
         """A whole score (with spreads) as people see it: the mean of its parts, 1 at best."""
-        return round((total + 1) / 2 / self._parts, 6)
+        return (total + 1) / self._range
 
 
 def _affinity(table: NodeTable, affinities: Sequence[Affinity]) -> Column:

@@ -305,8 +305,9 @@ class Search:
             reason = one.refuses(row, counted)
             if reason is not None:
                 return reason
-        node = self._table.nodes[row]
-        return fits(node, self._room.without(node.id, _leaving(place)), self._demand)
+        node, leaving = self._table.nodes[row], _leaving(place)
+        used = self._room.usage(node.id) if leaving is None else self._room.without(node.id, leaving)
+        return fits(node, used, self._demand)
 
     def _found(self, entry: Entry | None) -> Found | None:
         if entry is None:

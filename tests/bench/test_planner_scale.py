@@ -1,5 +1,7 @@
 """The planner on a large cluster: every one of 10,000 unlike nodes is scored for every group.
 
+Half of the jobs have a constraint, a third a port.
+
 Beside it, what any planner that looks at all nodes has to do at least: one best fit over numpy columns for each group,
 one argmax and one update for each allocation, and nothing else (no constraints, ports, reasons, rollouts or records).
 """
@@ -15,7 +17,7 @@ from reconciler.planner import plan
 from reconciler.state_copy import StateCopy
 from tests.bench.measure import cpu_timed, figure, in_turns, note, sample, title
 from tests.builders import NOON, CountingIds, a_job, a_node, a_state
-from trueup.models.job import Constraint, Job
+from trueup.models.job import Constraint, Job, Port
 from trueup.models.node import Node
 
 NODES = 10_000
@@ -76,6 +78,7 @@ def _job(number: int, count: int, *, cpu: float = 0.1, memory: int = 64) -> Job:
         cpu=cpu * (1 + number % 7),
         memory=f"{memory * (1 + number % 8)}MiB",
         constraints=(constraint,) if number % 2 else (),
+        ports=(Port(name="http"),) if number % 3 == 0 else (),
     )
 
 

@@ -28,28 +28,30 @@ class NodeUsage(msgspec.Struct, gc=False):
 
     def add(self, allocation: Allocation) -> None:
         """Counts *allocation* in."""
-        self._change(allocation, 1)
+        resources = allocation.resources
+        self.cpu_millicores += resources.cpu_millicores
+        self.memory_bytes += resources.memory_bytes
+        self.allocations += 1
+        if allocation.ports:
+            for port in allocation.ports.values():
+                self.ports[port] = self.ports.get(port, 0) + 1
 
     def remove(self, allocation: Allocation) -> None:
         """Counts *allocation* out again."""
-        self._change(allocation, -1)
+        resources = allocation.resources
+        self.cpu_millicores -= resources.cpu_millicores
+        self.memory_bytes -= resources.memory_bytes
+        self.allocations -= 1
+        for port in allocation.ports.values():
+            left = self.ports.get(port, 0) - 1
+            if left > 0:
+                self.ports[port] = left
+            else:
+                self.ports.pop(port, None)
 
     def copy(self) -> "NodeUsage":
         """An independent copy, for what-if."""
         return NodeUsage(self.cpu_millicores, self.memory_bytes, self.ports.copy(), self.allocations)
-
-    def _change(self, allocation: Allocation, by: int) -> None:
-        self.cpu_millicores += by * allocation.resources.cpu_millicores
-        self.memory_bytes += by * allocation.resources.memory_bytes
-        self.allocations += by
-        if not allocation.ports:
-            return
-        for port in allocation.ports.values():
-            held = self.ports.get(port, 0) + by
-            if held:
-                self.ports[port] = held
-            else:
-                self.ports.pop(port, None)
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
