@@ -157,6 +157,19 @@ class Calls:
             return CallFailed(message=f"driver {handle.driver} does not say how the task does")
         return Started(handle=handle, status=seen.status)
 
+    def take_over(self, assignment: Assignment, handle: TaskHandle) -> Started | CallFailed:
+        """As `adopt`, of a task whose folders may have been lost: without them, its output would have no place."""
+        task = assignment.group.task(handle.task)
+        if task is not None:
+            try:
+                account = self.accounts.account(task.user) if task.driver == "process" else None
+                self.folders.prepare(handle.allocation_id, task.name, account, ())
+            except (FolderError, LookupError) as error:
+                _log.warning(
+                    "no folder for a task that runs", allocation=handle.allocation_id, why=str(error)
+                )
+        return self.adopt(handle)
+
     def end_leftover(self, handle: TaskHandle, action: str) -> None:
         """Signals, kills or removes what belongs to no allocation of this agent."""
         try:

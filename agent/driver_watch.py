@@ -182,9 +182,10 @@ class DriverWatch:
 
     def _adopt(self, held: Held, handle: TaskHandle) -> None:
         held.busy.add(handle.task)
+        assignment = held.assignment
 
         def work() -> None:
-            answer = self._calls.adopt(handle)
+            answer = self._calls.take_over(assignment, handle)
             self._hand_in(lambda: self._answered(handle, answer, was_busy=True))
 
         self._workers.of(handle.driver).submit(f"{handle.allocation_id}/{handle.task}", work)

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import engine_address
-from agent.drivers.docker_spec import Owner
+from agent.drivers.docker_owner import Owner, agent_tag
+from agent.drivers.identity import read_machine_id
 from agent.drivers.process import ProcessDriver
 from agent.node_agent import AgentSettings as NodeAgentSettings
 from agent.node_agent import DriverFactory, NodeAgent
@@ -13,6 +15,7 @@ from cli.agent_settings import AgentSettings
 from cli.policy import NodePolicies, node_policies
 from cli.system import RandomIds, SystemClock
 from cli.threads import STOP_SECONDS, LoopThreads
+from trueup.models.ids import NodeId
 from trueup.serving import tls_files
 
 
@@ -67,11 +70,15 @@ def build_node_agent(settings: NodeAgentSettings, policies: NodePolicies) -> Nod
     address = engine_address(os.environ)
     drivers: dict[str, DriverFactory] = {
         "process": lambda data, _node_id, wake: ProcessDriver(data, wake, policy=policies.process),
-        "docker": lambda _data, node_id, wake: DockerDriver(
-            address, wake, owner=Owner(cluster="trueup", node=node_id), policy=policies.docker
+        "docker": lambda data, node_id, wake: DockerDriver(
+            address, wake, owner=_owner(data, node_id, settings.name), policy=policies.docker
         ),
     }
     return NodeAgent.build(settings, drivers, SystemClock(), RandomIds())
+
+
+def _owner(data: Path, node_id: NodeId, name: str) -> Owner:
+    return Owner(cluster="trueup", node=node_id, agent=agent_tag(data, name, read_machine_id()))
 
 
 def _node_settings(

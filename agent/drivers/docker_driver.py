@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.doors import DriverError, FetchFirst, TaskHandle, TaskLaunch, TaskStatus, Wake
-from agent.drivers.docker_container import Container, task_status
+from agent.drivers.docker_container import Container, Listed, task_status
 from agent.drivers.docker_engine import Engine, EngineAddress
 from agent.drivers.docker_errors import EngineAway, EngineRefused, NotThere
 from agent.drivers.docker_events import EventWatch
@@ -20,12 +20,12 @@ from agent.drivers.docker_exec import run_in_container
 from agent.drivers.docker_failures import start_failure
 from agent.drivers.docker_images import ImagePull, missing_image
 from agent.drivers.docker_logs import LogFollowers
+from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy, refusals
 from agent.drivers.docker_spec import (
     ALLOCATION,
     DRIVER,
     Claim,
-    Owner,
     claim,
     container_name,
     container_of,
@@ -59,7 +59,7 @@ class DockerDriver:
         self._lock = threading.Lock()
         self._known: set[AllocationId] = set()
         self._seen = address.chosen
-        self._events = EventWatch(self._engine, owner.labels, changed=wake, connected=self._look_at_all)
+        self._events = EventWatch(self._engine, owner, changed=wake, connected=self._look_at_all)
         if policy.enabled:
             self._events.begin()
 
@@ -154,13 +154,13 @@ class DockerDriver:
         self._discard(container)
 
     def recover(self) -> Sequence[TaskHandle]:
-        """Every container with this owner's labels, whatever its state; what runs is followed from here on.
+        """Every container of this owner, whatever its state; what runs is followed from here on.
 
         None where this machine has no engine: no task of ours was asked for either, or EngineAway says that it has to
         come back first.
         """
         try:
-            found = self._engine.containers(self._owner.labels)
+            found = self._all()
         except EngineAway as away:
             if away.absent and not self._seen and not self._known:
                 return []
@@ -306,7 +306,7 @@ class DockerDriver:
             found is not None
             and (found.allocation_id, found.task, found.attempt)
             == (handle.allocation_id, handle.task, handle.attempt)
-            and all(labels.get(name) == value for name, value in self._owner.labels.items())
+            and self._owner.owns(labels)
         )
 
     def _follow(self, container: Container) -> None:
@@ -324,13 +324,18 @@ class DockerDriver:
         except DriverError:
             return
 
+    def _all(self) -> list[Listed]:
+        """Every container of this owner."""
+        found = {one.id: one for mark in self._owner.marks for one in self._engine.containers(mark)}
+        return list(found.values())
+
     def _know(self, allocation_id: AllocationId) -> None:
         with self._lock:
             self._known.add(allocation_id)
 
     def _look_at_all(self) -> None:
         """The engine is heard again: all its containers may have changed meanwhile, also those it has no more."""
-        listed = self._engine.containers(self._owner.labels)
+        listed = self._all()
         present = {AllocationId((container.labels or {}).get(ALLOCATION, "")) for container in listed}
         with self._lock:
             known, self._known = self._known, {allocation_id for allocation_id in present if allocation_id}

@@ -10,6 +10,7 @@ import msgspec
 
 from agent.doors import DriverError
 from agent.drivers.docker_engine import Engine
+from agent.drivers.docker_owner import CLUSTER, Owner
 from agent.drivers.docker_spec import ALLOCATION
 from agent.drivers.docker_stream import Stream
 from trueup.models.ids import AllocationId
@@ -23,7 +24,7 @@ _NEWS: Final = ("start", "die", "oom", "destroy", "pause", "unpause")
 
 
 class EventWatch:
-    """One thread over the engine's events of containers with *labels*.
+    """One thread over the engine's events of containers of *owner*.
 
     Calls *changed* with the allocation of each, and *connected* whenever it begins to hear: before that, anything may
     have happened. Where there is no engine, it tries again, less and less often, down to every 2 s.
@@ -32,13 +33,13 @@ class EventWatch:
     def __init__(
         self,
         engine: Engine,
-        labels: Mapping[str, str],
+        owner: Owner,
         *,
         changed: Callable[[AllocationId], None],
         connected: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._labels = [f"{name}={value}" for name, value in labels.items()]
+        self._owner = owner
         self._changed = changed
         self._connected = connected
         self._stop = threading.Event()
@@ -71,7 +72,8 @@ class EventWatch:
             wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
 
     def _listen(self) -> None:
-        filters = {"type": ["container"], "label": self._labels, "event": list(_NEWS)}
+        labels = [f"{CLUSTER}={self._owner.cluster}"]
+        filters = {"type": ["container"], "label": labels, "event": list(_NEWS)}
         params = {"filters": msgspec.json.encode(filters).decode()}
         with self._engine.stream("GET", "/events", params, silence_seconds=_SILENCE_SECONDS) as stream:
             with self._lock:
@@ -81,16 +83,17 @@ class EventWatch:
                     return
                 self._connected()
                 for message in stream.messages():
-                    allocation_id = _allocation_of(message)
+                    allocation_id = self._allocation_of(message)
                     if allocation_id and not self._stop.is_set():
                         self._changed(AllocationId(allocation_id))
             finally:
                 with self._lock:
                     self._stream = None
 
-
-def _allocation_of(message: Mapping[str, object]) -> str:
-    actor = message.get("Actor")
-    attributes = actor.get("Attributes") if isinstance(actor, dict) else None
-    found = attributes.get(ALLOCATION) if isinstance(attributes, dict) else None
-    return found if isinstance(found, str) else ""
+    def _allocation_of(self, message: Mapping[str, object]) -> str:
+        actor = message.get("Actor")
+        labels = actor.get("Attributes") if isinstance(actor, dict) else None
+        if not isinstance(labels, dict) or not self._owner.owns(labels):
+            return ""
+        found = labels.get(ALLOCATION)
+        return found if isinstance(found, str) else ""

@@ -6,7 +6,6 @@ its labels, so that all of a node's are found without knowing any name.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -14,14 +13,13 @@ import msgspec
 
 from agent.doors import DriverError, TaskHandle, TaskLaunch
 from agent.drivers.docker_container import Container
+from agent.drivers.docker_owner import Owner
 from trueup.models.codec import understood
 from trueup.models.ids import AllocationId
 from trueup.models.job import LogLimits, Resources
 from trueup.models.units import parse_size
 
 DRIVER: Final = "docker"
-CLUSTER: Final = "trueup.cluster"
-NODE: Final = "trueup.node"
 ALLOCATION: Final = "trueup.alloc"
 TASK: Final = "trueup.task"
 ATTEMPT: Final = "trueup.attempt"
@@ -36,19 +34,6 @@ _LEAST_LOG_BYTES: Final = 4 * 1024**2
 _SHARES_OF_A_CORE: Final = 1024
 _MOST_SHARES: Final = 262_144
 _TASK_NETWORK: Final = "task:"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Whose containers these are: two agents on one engine never touch each other's."""
-
-    cluster: str
-    node: str
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels all containers of this owner have."""
-        return {CLUSTER: self.cluster, NODE: self.node}
 
 
 class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,8 +143,9 @@ def log_target_of(labels: Mapping[str, str]) -> LogTarget | None:
 
 def claim(container: Container, launch: TaskLaunch, owner: Owner) -> Claim:
     """What the start of *launch* does about a container that has its name."""
-    labels, wanted = container.labels, container_labels(launch, owner)
-    if any(labels.get(name) != wanted[name] for name in (CLUSTER, NODE, ALLOCATION, TASK)):
+    labels = container.labels
+    ours = owner.owns(labels)
+    if not ours or (labels.get(ALLOCATION), labels.get(TASK)) != (launch.allocation_id, launch.task):
         return Claim.FOREIGN
     handle = handle_of(container.id, labels)
     if handle is None or handle.attempt < launch.attempt or labels.get(DIGEST) != launch.digest:

@@ -30,6 +30,14 @@ def read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
+def read_machine_id() -> str:
+    """The id of this installation, the same after every boot; empty where it has none."""
+    try:
+        return Path("/etc/machine-id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
 def open_process(identity: ProcessIdentity, boot_id: str) -> int | None:
     """A descriptor of exactly that process, to be closed by the caller; None if it is no more.
 

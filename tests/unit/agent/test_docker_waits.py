@@ -12,8 +12,8 @@ import pytest
 
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import EngineAddress
+from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy
-from agent.drivers.docker_spec import Owner
 from agent.node_agent import DriverFactory
 from tests.builders import a_group, a_task
 from tests.docker_engine import IMAGE, DockerEngine, Engine

@@ -12,8 +12,8 @@ import docker
 from agent.doors import FetchFirst, TaskHandle, TaskLaunch, TaskStatus
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import EngineAddress
+from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy
-from agent.drivers.docker_spec import Owner
 from tests.docker_engine import client
 from tests.unit.agent_drivers.process_world import wait_until
 from trueup.models.ids import AllocationId
@@ -56,10 +56,17 @@ class DockerWorld:
     """One node's driver; `restart` is what a new agent does after the old one's death."""
 
     def __init__(
-        self, folder: Path, host: str, *, node: str = "node-1", cluster: str = "", **policy: Any
+        self,
+        folder: Path,
+        host: str,
+        *,
+        node: str = "node-1",
+        cluster: str = "",
+        agent: str = "",
+        **policy: Any,
     ) -> None:
         self.folder = folder
-        self.owner = Owner(cluster=cluster or uuid.uuid4().hex, node=node)
+        self.owner = Owner(cluster=cluster or uuid.uuid4().hex, node=node, agent=agent)
         self.policy = DockerPolicy(**policy)
         self.address = EngineAddress(host=host, chosen=True)
         self.engine: docker.APIClient = client(host)

@@ -8,8 +8,9 @@ import pytest
 
 from agent.drivers.docker_errors import EngineRefused, NotThere
 from agent.drivers.docker_failures import pull_failure, start_failure
+from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy, refusals
-from agent.drivers.docker_spec import Owner, create_request
+from agent.drivers.docker_spec import create_request
 from tests.unit.agent_drivers.docker_world import a_launch
 
 OWNER = Owner(cluster="c", node="node-1")

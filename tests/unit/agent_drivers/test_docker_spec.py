@@ -7,9 +7,9 @@ import pytest
 
 from agent.doors import DriverError
 from agent.drivers.docker_container import Container, ContainerConfig, ContainerState, task_status
+from agent.drivers.docker_owner import Owner, agent_tag
 from agent.drivers.docker_spec import (
     Claim,
-    Owner,
     claim,
     container_labels,
     container_of,
@@ -204,3 +204,30 @@ def test_a_task_never_ends_before_it_starts() -> None:
 
     assert status.started_at is not None
     assert status.started_at == status.finished_at
+
+
+def test_a_container_belongs_to_its_node_or_to_the_agent_that_lost_its_folder() -> None:
+    mine = Owner(cluster="c", node="node-1", agent="tag-1")
+    labels = mine.labels
+
+    assert mine.owns(labels)
+    assert Owner(cluster="c", node="a-new-id", agent="tag-1").owns(labels)
+    assert Owner(cluster="c", node="node-1", agent="moved").owns(labels)
+    assert mine.owns(Owner(cluster="c", node="node-1").labels), "made by an earlier release"
+    assert not Owner(cluster="c", node="node-2", agent="tag-2").owns(labels)
+    assert not Owner(cluster="c", node="node-2").owns(Owner(cluster="c", node="node-1").labels)
+    assert not Owner(cluster="d", node="node-1", agent="tag-1").owns(labels)
+    assert not mine.owns({})
+
+
+def test_an_agents_tag_tells_machines_folders_and_names_apart() -> None:
+    folder = Path("/var/lib/trueup/agent")
+    told = {
+        agent_tag(folder, "node-1", "m1"),
+        agent_tag(folder, "node-1", "m2"),
+        agent_tag(folder, "node-2", "m1"),
+        agent_tag(Path("/srv/agent"), "node-1", "m1"),
+    }
+
+    assert len(told) == 4
+    assert agent_tag(folder, "node-1", "m1") in told

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,8 @@ import pytest
 from agent.doors import DriverError, TaskHandle
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import EngineAddress, engine_address
+from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy
-from agent.drivers.docker_spec import Owner
 from tests.docker_engine import Engine
 from tests.unit.agent_drivers.docker_world import DockerWorld, MakeDockerWorld
 from tests.unit.agent_drivers.process_world import wait_until
@@ -33,7 +35,7 @@ import sys, threading
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import EngineAddress
 from agent.drivers.docker_policy import DockerPolicy
-from agent.drivers.docker_spec import Owner
+from agent.drivers.docker_owner import Owner
 owner = Owner(cluster=sys.argv[2], node="node-1")
 address = EngineAddress(host=sys.argv[1])
 driver = DockerDriver(address, lambda _: None, owner=owner, policy=DockerPolicy())
@@ -161,6 +163,35 @@ def test_a_long_line_without_an_end_arrives_whole(docker_world: DockerWorld) -> 
     said = docker_world.run("sh", "-c", "head -c 50000 /dev/zero | tr '\\0' x")
 
     assert said.strip() == "x" * 50000
+
+
+def test_an_agent_that_lost_its_folder_finds_its_containers_and_nobody_elses(
+    make_docker_world: MakeDockerWorld,
+) -> None:
+    """It has another id then; what it made before it had a tag of its own is the id's alone."""
+    cluster = uuid.uuid4().hex
+    mine = make_docker_world(cluster=cluster, node="id-1", agent="tag-1")
+    other = make_docker_world(cluster=cluster, node="id-2", agent="tag-2")
+    untagged = make_docker_world(cluster=cluster, node="id-1")
+    handle = mine.start("sleep", "100")
+    other.start("sleep", "100", allocation_id="b" * 32)
+    earlier = untagged.start("sleep", "100", allocation_id="c" * 32)
+    assert {one.allocation_id for one in mine.driver.recover()} == {handle.allocation_id, "c" * 32}
+
+    mine.owner = replace(mine.owner, node="id-3")
+    mine.restart()
+
+    assert list(mine.driver.recover()) == [handle]
+    assert mine.driver.status(handle).state == "running"
+    assert mine.start("sleep", "100") == handle
+    mine.woken.clear()
+    mine.driver.kill(handle)
+    wait_until(lambda: mine.woken, "the news of its end")
+    mine.driver.kill(earlier)
+    assert untagged.driver.status(earlier).state == "running"
+    with pytest.raises(DriverError, match="not this agent's is named"):
+        mine.start("sleep", "100", allocation_id="b" * 32)
+    assert set(mine.woken) == {handle.allocation_id}
 
 
 def test_a_machine_without_an_engine_offers_no_docker_and_has_no_containers(tmp_path: Path) -> None:
