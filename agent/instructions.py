@@ -167,7 +167,8 @@ class World:
     *answers* are new since the last step, by task in order of arrival; *busy* the tasks a call is under way for;
     *must_wait* that the allocation it replaces has tasks on this node still; *halting* that this node's tasks are
     being ended without being unwanted (`trueup down`): they start again with the next agent. *services* are the files
-    made of services, by task; a task that is not in it has none.
+    made of services, by task; a task that is not in it has none. *nothing_starts* is why no task may start on this node
+    now (its journal cannot be written); empty: they may.
     """
 
     moment: Moment
@@ -177,3 +178,4 @@ class World:
     must_wait: bool = False
     halting: bool = False
     services: Mapping[str, ServiceFiles] = field(default_factory=dict)
+    nothing_starts: str = ""

@@ -2,8 +2,12 @@
 
 One commit for one change set; what was committed survives kill -9 and loss of power. It knows nothing of tasks:
 records go in and come out whole. One agent a folder, kept by a lock on an open file.
+
+Where nothing can be written (a full disk, above all), a commit says so and changes nothing; who the agent is stays
+known in memory and is written once there is room.
 """
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from agent.record import AllocationRecord
 from trueup.models.codec import Model, from_json, to_json
@@ -22,8 +27,12 @@ from trueup.models.ids import AllocationId, NodeId
 from trueup.models.service import ServiceAddress
 from trueup.models.wire import Assignment
 
+_log = structlog.stdlib.get_logger("trueup.agent")
+
 SCHEMA_VERSION: Final = 1
 _LOCK: Final = "agent.lock"
+_STARTS: Final = "agent.starts"
+_STARTS_DIGITS: Final = 20
 _ADVICE: Final = (
     "move it aside and start again: what runs is found and taken up by what the control plane wants"
 )
@@ -84,35 +93,66 @@ class JournalUnusable(Exception):
     """The file is damaged, or was written by a newer release: says which file and what to do."""
 
 
+class JournalUnwritable(Exception):
+    """Nothing can be written now; it may work later. Says where and why, the same words for the same cause."""
+
+
 class Journal:
     """The open journal. Thread-safe; a write returns when it is durable."""
 
-    def __init__(self, connection: sqlite3.Connection, *, lock_file: int | None = None) -> None:
-        """Takes over a connection opened with `check_same_thread=False`, and an open, locked file if there is one."""
+    def __init__(
+        self, connection: sqlite3.Connection, *, lock_file: int | None = None, folder: Path | None = None
+    ) -> None:
+        """Takes over a connection opened with `check_same_thread=False`, and an open, locked file if there is one.
+
+        *folder* is the data folder it is in, for the count of starts; None: it is in memory.
+        """
         self._connection = connection
         self._lock_file = lock_file
+        self._folder = folder
         self._lock = threading.Lock()
+        self._trouble = ""
         connection.isolation_level = None
         connection.execute("pragma synchronous = full")
         _migrate(connection)
         row = connection.execute("select value from identity").fetchone()
         self._identity = Identity() if row is None else from_json(row[0], Identity)
+        self._written_identity = self._identity
 
     @property
     def identity(self) -> Identity:
-        """Who the agent is, as last written."""
+        """Who the agent is."""
         return self._identity
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written, as the newest write found; empty while writes go through."""
+        return self._trouble
+
     def change_identity(self, **fields: object) -> Identity:
-        """Writes some fields of the identity; nothing is written where they are as they were."""
+        """Changes some fields of the identity, and writes it where that is news.
+
+        What cannot be written now counts all the same, and goes with the next change or commit: without it no
+        control plane could be heard while the disk is full.
+        """
         with self._lock:
-            changed = msgspec.structs.replace(self._identity, **fields)
-            if changed != self._identity:
-                self._connection.execute(
-                    "insert or replace into identity (one, value) values (1, ?)", (to_json(changed),)
-                )
-                self._identity = changed
-            return changed
+            self._identity = msgspec.structs.replace(self._identity, **fields)
+            if self._identity != self._written_identity:
+                with contextlib.suppress(JournalUnwritable):
+                    self._transact(ChangeSet())
+            return self._identity
+
+    def count_start(self) -> int:
+        """The number of this start of an agent, greater than that of any before it, also on a full disk.
+
+        The count is kept in a file beside the journal too, which is overwritten in place and so needs no room: two
+        starts of one number would have the control plane take the second one's messages for old ones.
+        """
+        count = self._identity.incarnation + 1
+        if self._folder is not None:
+            count = max(count, _counted_start(self._folder, count))
+        self.change_identity(incarnation=count)
+        return count
 
     def held(self) -> Sequence[tuple[Assignment, AllocationRecord]]:
         """Every allocation, in order of id. JournalUnusable if one cannot be read."""
@@ -151,18 +191,11 @@ class Journal:
         return "" if version is None else str(version[0]), lists
 
     def commit(self, changes: ChangeSet) -> None:
-        """Writes *changes* in one transaction: all or nothing, durable on return. OSError-like failures raise."""
+        """Writes *changes* in one transaction: all or nothing, durable on return. JournalUnwritable."""
         if changes.is_empty:
             return
         with self._lock:
-            self._connection.execute("begin immediate")
-            try:
-                self._write(changes)
-                self._connection.execute("commit")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("rollback")
-                raise
+            self._transact(changes)
 
     def close(self) -> None:
         """Closes the file and lets go of the folder."""
@@ -171,6 +204,45 @@ class Journal:
             if self._lock_file is not None:
                 os.close(self._lock_file)
                 self._lock_file = None
+
+    def _transact(self, changes: ChangeSet) -> None:
+        """Writes *changes*, and the identity where that is news."""
+        try:
+            self._write_whole(changes)
+        except sqlite3.OperationalError:
+            # What SQLite has in its log goes where it belongs, which mostly needs no room: the log's is free again.
+            try:
+                self._connection.execute("pragma wal_checkpoint(restart)").fetchall()
+                self._write_whole(changes)
+            except sqlite3.OperationalError as error:
+                self._note_trouble(error)
+                raise JournalUnwritable(self._trouble) from error
+        if self._trouble:
+            _log.info("the agent's list can be written again")
+        self._trouble, self._written_identity = "", self._identity
+
+    def _note_trouble(self, error: sqlite3.OperationalError) -> None:
+        before, self._trouble = self._trouble, _in_words(error)
+        if self._trouble != before:
+            _log.error(
+                "the agent's list cannot be written; what runs goes on, stops are carried out, nothing starts",
+                why=self._trouble,
+                error=str(error),
+            )
+
+    def _write_whole(self, changes: ChangeSet) -> None:
+        self._connection.execute("begin immediate")
+        try:
+            self._write(changes)
+            if self._identity != self._written_identity:
+                self._connection.execute(
+                    "insert or replace into identity (one, value) values (1, ?)", (to_json(self._identity),)
+                )
+            self._connection.execute("commit")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
+            raise
 
     def _write(self, changes: ChangeSet) -> None:
         gone = [(key,) for key in sorted(changes.forgotten)]
@@ -213,17 +285,37 @@ def open_journal(folder: Path) -> Journal:
     path = folder / "agent.db"
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
-        connection.execute("pragma journal_mode = wal")
-        return Journal(connection, lock_file=lock_file)
+        return _opened(path, lock_file)
     except JournalUnusable as error:
         os.close(lock_file)
         raise JournalUnusable(f"{path}: {error}") from None
     except sqlite3.DatabaseError as error:
         os.close(lock_file)
-        raise JournalUnusable(f"{path}: {error}; {_ADVICE}") from error
+        raise JournalUnusable(f"{path}: {_advice(error)}") from error
     except OSError:
         os.close(lock_file)
+        raise
+
+
+def _opened(path: Path, lock_file: int) -> Journal:
+    """The journal of a file. On a full disk without the file SQLite shares its index in: that is kept in memory then.
+
+    Nobody else reads along in that case, for as long as it is open.
+    """
+    try:
+        return _opened_with(path, lock_file, locking="normal")
+    except sqlite3.OperationalError:
+        return _opened_with(path, lock_file, locking="exclusive")
+
+
+def _opened_with(path: Path, lock_file: int, *, locking: str) -> Journal:
+    connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
+    try:
+        connection.execute(f"pragma locking_mode = {locking}").fetchall()
+        connection.execute("pragma journal_mode = wal").fetchall()
+        return Journal(connection, lock_file=lock_file, folder=path.parent)
+    except BaseException:
+        connection.close()
         raise
 
 
@@ -253,9 +345,30 @@ def _lock(folder: Path) -> int:
         raise FolderInUse(
             f"{folder}: an agent (pid {holder}) runs in this data folder already; stop it, or give --data another"
         ) from None
-    os.ftruncate(lock_file, 0)
-    os.pwrite(lock_file, f"{os.getpid()}\n".encode(), 0)
+    # In place, and cut afterwards: so it needs no room on a full disk.
+    line = f"{os.getpid()}\n".encode()
+    with contextlib.suppress(OSError):
+        os.pwrite(lock_file, line, 0)
+        os.ftruncate(lock_file, len(line))
     return lock_file
+
+
+def _counted_start(folder: Path, at_least: int) -> int:
+    """The next number of the count of starts in *folder*, kept there; *at_least* where there is none to be had."""
+    try:
+        counted = os.open(folder / _STARTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return at_least
+    try:
+        text = os.pread(counted, _STARTS_DIGITS, 0)
+        count = max(at_least, int(text) + 1 if text.isdigit() else 0)
+        os.pwrite(counted, f"{count:0{_STARTS_DIGITS}}\n".encode(), 0)
+        os.fsync(counted)
+    except OSError:
+        return at_least
+    finally:
+        os.close(counted)
+    return count
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -266,4 +379,23 @@ def _migrate(connection: sqlite3.Connection) -> None:
         )
     if version == 0:
         connection.executescript(f"begin immediate;{_SCHEMA}pragma user_version = {SCHEMA_VERSION};commit;")
-    connection.executescript(f"begin immediate;{_ADDED}commit;")
+    tables = {name for (name,) in connection.execute("select name from sqlite_schema where type = 'table'")}
+    # Only where it is needed: a write would fail on a full disk.
+    if not {"services", "services_version"} <= tables:
+        connection.executescript(f"begin immediate;{_ADDED}commit;")
+
+
+def _advice(error: sqlite3.DatabaseError) -> str:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return "its disk is full; make room on it, then start again: what runs goes on"
+    return f"{error}; {_ADVICE}"
+
+
+def _in_words(error: sqlite3.OperationalError) -> str:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return "the disk of the agent's data folder is full"
+        case sqlite3.SQLITE_READONLY:
+            return "the agent's data folder is read-only"
+        case _:
+            return f"the agent's data folder cannot be written: {error}"

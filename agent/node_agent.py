@@ -20,6 +20,7 @@ from agent.artifacts.placing import PlacedArtifacts
 from agent.artifacts.sources import ArtifactSources
 from agent.calls import Calls
 from agent.client import HttpControlPlane
+from agent.condition import ConditionedMachine
 from agent.contact import Standing
 from agent.doors import (
     Accounts,
@@ -163,7 +164,7 @@ class NodeAgent:
             reports=self.reports,
             orders=self.runner,
             addresses=self.runner,
-            machine=doors.machine,
+            machine=ConditionedMachine(doors.machine, [lambda: doors.journal.trouble]),
             boot_id=doors.boot_id,
             jitter=doors.jitter,
         )
@@ -232,9 +233,9 @@ class NodeAgent:
 
 def begin_identity(journal: Journal, ids: IdSource, boot_id: str) -> NodeId:
     """Counts this start of the agent, and gives the node its id at the first one."""
-    identity = journal.identity
-    node_id = identity.node_id or NodeId(ids.new_id())
-    journal.change_identity(node_id=node_id, incarnation=identity.incarnation + 1, boot_id=boot_id)
+    node_id = journal.identity.node_id or NodeId(ids.new_id())
+    journal.change_identity(node_id=node_id, boot_id=boot_id)
+    journal.count_start()
     return node_id
 
 

@@ -5,6 +5,9 @@ allocations these name, writes their records to the journal in one commit, and o
 steps asked for. So a kill -9 at any instant leaves a record from which the next agent goes on: a start that was
 written but not made is made, one that was made but not answered is found.
 
+While the journal cannot be written (a full disk) nothing starts, and the rest goes on from memory: signals, kills and
+removals may be repeated without harm, and what fills the disk must be stoppable. All of it is written once that works.
+
 Nothing walks over all allocations but the start of the agent: a wake names one, and timers are in a heap.
 """
 
@@ -24,7 +27,7 @@ from agent.doors import DriverWorkers, Workers
 from agent.driver_watch import DriverWatch
 from agent.held import Held
 from agent.instructions import Answer, Instruction, Moment, World
-from agent.journal import ChangeSet, Journal
+from agent.journal import ChangeSet, Journal, JournalUnwritable
 from agent.record import TaskRecord, rebased
 from agent.reports import Reports
 from agent.service_lists import ServiceLists
@@ -48,6 +51,8 @@ from trueup.models.wire import Assignment, StopOrder
 
 ROUNDS: Final = 64
 """How many rounds one step makes at most, so that a task that ends at once for ever holds up nobody."""
+WRITE_AGAIN: Final = timedelta(seconds=1)
+"""How long until a journal that could not be written is tried again."""
 _log = structlog.stdlib.get_logger("trueup.agent")
 
 
@@ -94,6 +99,7 @@ class Runner:
         self._waiters: dict[AllocationId, set[AllocationId]] = {}
         self._stop_after: dict[AllocationId, timedelta] = {}
         self._changes = ChangeSet()
+        self._unwritable = ""
         self._heap: list[tuple[datetime, int, AllocationId]] = []
         self._numbers = itertools.count()
         self._checks = CheckBoard()
@@ -180,13 +186,15 @@ class Runner:
 
     def step(self) -> datetime | None:
         """Does what is due, and returns when to look again (wall clock). What the journal refuses is tried again."""
+        has_tried = False
         for _ in range(ROUNDS):
             self._take_inbox()
             self._take_due()
-            if not self._dirty and self._changes.is_empty:
+            if not self._dirty and (self._changes.is_empty or (has_tried and self._unwritable)):
                 break
             self._round()
             self._written()
+            has_tried = True
         self._written()
         if self._dirty or self._inbox:
             return self._standing.wall(self._standing.steady)
@@ -273,6 +281,9 @@ class Runner:
         if held is None and allocation_id not in self._tombstones:
             return
         self._changes.forgotten.add(allocation_id)
+        # Not written yet, perhaps.
+        self._changes.assignments.pop(allocation_id, None)
+        self._changes.records.pop(allocation_id, None)
         self._changes.tombstones.pop(allocation_id, None)
         self._tombstones.pop(allocation_id, None)
         self._held.pop(allocation_id, None)
@@ -305,6 +316,8 @@ class Runner:
             self._drivers.look_at(held)
 
     def _written(self) -> None:
+        if self._unwritable:
+            return
         listeners, self._unwritten = self._unwritten, []
         for listener in listeners:
             listener()
@@ -318,9 +331,8 @@ class Runner:
         for (key, held), (_, step) in zip(taken, stepped, strict=True):
             if step.record != held.record or key in changes.records:
                 changes.records[key] = step.record
-        # Raises where it cannot be written: then nothing was taken off the lists, and the next step does it again.
-        self._journal.commit(changes)
-        self._changes = ChangeSet()
+        if not self._commit(changes):
+            return
         self._dirty.clear()
         for held, step in stepped:
             self._settle(held, step)
@@ -329,6 +341,27 @@ class Runner:
                 self._under_way.give_up(held.id, name)
             for instruction in step.instructions:
                 self._have_done(held, instruction)
+
+    def _commit(self, changes: ChangeSet) -> bool:
+        """Writes *changes*; whether what the round stepped may be taken over.
+
+        Where it cannot be written for the first time, all is stepped again, knowing that nothing may start. From
+        then on it is taken over all the same, and *changes* are kept to be written.
+        """
+        try:
+            self._journal.commit(changes)
+        except JournalUnwritable as error:
+            knew, self._unwritable = bool(self._unwritable), str(error)
+            return knew
+        self._changes = ChangeSet()
+        if self._unwritable:
+            self._unwritable = ""
+            self._hand_in(self._go_on)
+        return True
+
+    def _go_on(self) -> None:
+        """What waited for the journal goes on."""
+        self._dirty.update((key, None) for key, held in self._held.items() if not held.record.has_ended)
 
     def _step_one(self, allocation_id: AllocationId, held: Held) -> AllocationStep:
         world = World(
@@ -339,6 +372,7 @@ class Runner:
             must_wait=self._must_wait(held),
             halting=self._halting,
             services=self._services.view(held.assignment),
+            nothing_starts=self._unwritable,
         )
         return step_allocation(held.assignment, held.record, world)
 
@@ -460,6 +494,7 @@ class Runner:
             self._heap[0][0] if self._heap else None,
             self._drivers.next_at,
             self._checks.next_at,
+            self._standing.steady + WRITE_AGAIN if self._unwritable else None,
         ]
         soonest = min((point for point in points if point is not None), default=None)
         return None if soonest is None else self._standing.wall(soonest)

@@ -167,6 +167,7 @@ class _Step:
             checks=self._world.checks.get(task.name),
             halting=self._world.halting,
             services=self._world.services.get(task.name, NO_FILES),
+            nothing_starts=self._world.nothing_starts,
         )
 
     def _unwanted_starts(self) -> Iterator[str]:

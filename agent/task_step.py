@@ -56,6 +56,7 @@ class TaskView:
 
     *winding_down*: the allocation ends; *may_end*: it is this task's turn to; *end_at*: not before then. *halting*:
     tasks are ended, to start again with the next agent. *services*: how its files from services have to be.
+    *nothing_starts*: why no task of this node may start now; empty: it may.
     """
 
     task: Task
@@ -71,6 +72,7 @@ class TaskView:
     checks: CheckView | None
     halting: bool = False
     services: ServiceFiles = NO_FILES
+    nothing_starts: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,8 +297,8 @@ def _begin(record: TaskRecord, view: TaskView) -> TaskStep:
     """Takes the next attempt's number; the start itself is asked for once that is written (same step)."""
     if record.must_hear and not view.moment.heard:
         return TaskStep(record=record)
-    if view.services.unknown:
-        return TaskStep(record=_waits_for_services(record, view))
+    if why := _why_wait(view):
+        return TaskStep(record=record.with_event(view.moment.now, "Waiting", why))
     begun = replace(
         record,
         phase="starting",
@@ -317,10 +319,16 @@ def _begin(record: TaskRecord, view: TaskView) -> TaskStep:
     return _ask_to_start(begun, view)
 
 
-def _waits_for_services(record: TaskRecord, view: TaskView) -> TaskRecord:
-    """Never with a list that is not known: a proxy without any upstream is worse than one that comes a bit later."""
+def _why_wait(view: TaskView) -> str:
+    """Why a task whose turn it is does not start yet; empty if it may.
+
+    Never before its start is on record, and never with a list that is not known: a proxy without any upstream is
+    worse than one that comes a bit later.
+    """
+    if view.nothing_starts:
+        return view.nothing_starts
     names = ", ".join(view.services.unknown)
-    return record.with_event(view.moment.now, "Waiting", f"to be told the healthy addresses of {names}")
+    return f"to be told the healthy addresses of {names}" if names else ""
 
 
 def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
@@ -339,8 +347,8 @@ def _advance_starting(record: TaskRecord, view: TaskView) -> TaskStep:
         return _begin(record, view)
     if record.refused:
         return _search(record, view)
-    if view.services.unknown:
-        return TaskStep(record=_waits_for_services(record, view))
+    if why := _why_wait(view):
+        return TaskStep(record=record.with_event(view.moment.now, "Waiting", why))
     return _ask_to_start(record, view)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import engine_address
@@ -18,6 +19,9 @@ from cli.threads import STOP_SECONDS, LoopThreads
 from trueup.models.ids import NodeId
 from trueup.serving import tls_files
 
+LONGEST_PAUSE_SECONDS: Final = 2.0
+"""Between steps that fail: less than the control plane's deadline, so that a fault of one does not cost the node."""
+
 
 class Agent:
     """A node agent and the threads of its loops, from `start` to `stop`."""
@@ -29,7 +33,7 @@ class Agent:
         self._policies = node_policies(
             settings.policy, enable_process=settings.enable_process, allow_root=is_up
         )
-        self._threads = LoopThreads(SystemClock())
+        self._threads = LoopThreads(SystemClock(), longest_pause_seconds=LONGEST_PAUSE_SECONDS)
         self.node = build_node_agent(_node_settings(settings, self._policies, cluster_token), self._policies)
         self.node.connect({name: self._threads.add(name, loop) for name, loop in self.node.loops})
 

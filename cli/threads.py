@@ -25,15 +25,24 @@ LOOK_SECONDS: Final = 10.0
 class LoopThreads:
     """Loops on threads of their own, from `start` to `stop`."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, longest_pause_seconds: float = MAX_RETRY_SECONDS) -> None:
+        """*longest_pause_seconds* is what a loop whose steps keep failing waits at most until the next."""
         self._clock = clock
+        self._longest_pause_seconds = longest_pause_seconds
         self._log = structlog.stdlib.get_logger("trueup")
         self._stopping = threading.Event()
         self._drivers: dict[str, _Driver] = {}
 
     def add(self, name: str, loop: Loop) -> Callable[[], None]:
         """Adds a loop, before `start`; what is returned wakes it, from any thread, and may be called too often."""
-        driver = _Driver(name=name, loop=loop, clock=self._clock, stopping=self._stopping, log=self._log)
+        driver = _Driver(
+            name=name,
+            loop=loop,
+            clock=self._clock,
+            stopping=self._stopping,
+            log=self._log,
+            longest_pause_seconds=self._longest_pause_seconds,
+        )
         self._drivers[name] = driver
         return driver.wake
 
@@ -70,12 +79,14 @@ class _Driver:
         clock: Clock,
         stopping: threading.Event,
         log: structlog.stdlib.BoundLogger,
+        longest_pause_seconds: float,
     ) -> None:
         self._name = name
         self._loop = loop
         self._clock = clock
         self._stopping = stopping
         self._log = log
+        self._longest_pause_seconds = longest_pause_seconds
         self._woken = threading.Event()
         self._failures = 0
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -96,7 +107,7 @@ class _Driver:
             self._wait_until(due_at)
 
     def _pause_after_failure(self) -> None:
-        pause_seconds = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2**self._failures)
+        pause_seconds = min(self._longest_pause_seconds, RETRY_SECONDS * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         self._log.exception("step failed", loop=self._name, retry_in_seconds=pause_seconds)
         # Not ended by a wake: what wakes often would turn the pause into a busy loop of failures.

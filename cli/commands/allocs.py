@@ -13,7 +13,7 @@ from cli.options import Command, output_option, watch_option
 from cli.system import SystemClock
 from cli.views import AllocationView, short_id
 
-_TROUBLES: Final = frozenset({"Driver failure", "Artifact failure", "Terminated", "Check failed"})
+_TROUBLES: Final = frozenset({"Driver failure", "Artifact failure", "Terminated", "Check failed", "Waiting"})
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 

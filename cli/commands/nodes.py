@@ -19,6 +19,15 @@ def drivers(node: NodeView) -> str:
     )
 
 
+def trouble(node: NodeView) -> str:
+    """What keeps drivers of the node from working, once for all it is the same for."""
+    return "; ".join(
+        dict.fromkeys(
+            held.detail for _, held in sorted(node.drivers.items()) if not held.healthy and held.detail
+        )
+    )
+
+
 def policy(node: NodeView) -> str:
     """What git says about the node, in words."""
     if node.lost:
@@ -46,6 +55,7 @@ LISTING = Listing(
             lambda node: " ".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
             wide=True,
         ),
+        Column("TROUBLE", trouble),
     ),
     name=lambda node: node.name,
     empty="no nodes: start an agent with `trueup agent --server URL`",

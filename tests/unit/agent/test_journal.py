@@ -2,11 +2,21 @@
 
 import os
 import sqlite3
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.journal import ChangeSet, FolderInUse, Identity, JournalUnusable, holder_of, open_journal
+from agent.journal import (
+    ChangeSet,
+    FolderInUse,
+    Identity,
+    JournalUnusable,
+    JournalUnwritable,
+    holder_of,
+    open_journal,
+)
 from agent.step import new_record
 from tests.unit.agent.world import an_assignment
 from trueup.models.ids import AllocationId, NodeId
@@ -98,4 +108,64 @@ def test_the_folder_and_its_files_are_the_agents_alone(tmp_path: Path) -> None:
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     for path in (tmp_path / "data").iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+    journal.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 1024):
+            if os.statvfs(disk).f_bfree == 0:
+                return
+
+
+def test_on_a_full_disk_who_it_is_stays_known_and_what_is_to_be_written_waits(small_disk: Path) -> None:
+    journal = open_journal(small_disk)
+    journal.commit(changes(A1))
+    fill(small_disk)
+    many = changes(*(AllocationId(f"b{number}") for number in range(200)))
+    with pytest.raises(JournalUnwritable, match=r"^the disk of the agent's data folder is full$"):
+        journal.commit(many)
+    journal.change_identity(epoch=7, index=3)
+    assert (journal.identity.epoch, journal.identity.index) == (7, 3)
+    assert journal.trouble == "the disk of the agent's data folder is full"
+    assert len(journal.held()) == 1
+
+    (small_disk / "filler").unlink()
+    journal.commit(changes(A2))
+    assert journal.trouble == ""
+    journal.close()
+    journal = open_journal(small_disk)
+    assert journal.identity.epoch == 7
+    assert len(journal.held()) == 2
+    journal.close()
+
+
+def test_an_agent_can_start_on_a_full_disk_and_no_number_of_a_start_is_used_twice(small_disk: Path) -> None:
+    journal = open_journal(small_disk)
+    journal.commit(changes(A1))
+    assert journal.count_start() == 1
+    journal.close()
+    fill(small_disk)
+    for number in (2, 3):
+        journal = open_journal(small_disk)
+        assert [assignment.allocation.id for assignment, _ in journal.held()] == ["a1"]
+        assert journal.count_start() == number
+        assert journal.trouble
+        journal.close()
+    (small_disk / "filler").unlink()
+    journal = open_journal(small_disk)
+    assert journal.count_start() == 4
+    assert journal.trouble == ""
     journal.close()

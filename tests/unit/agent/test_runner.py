@@ -16,6 +16,7 @@ from tests.unit.agent.fake_driver import Behaviour, FakeDriver
 from tests.unit.agent.world import World, an_assignment
 from trueup.models.ids import AllocationId
 from trueup.models.job import Artifact, Check, Disconnect, Lifecycle, Port, Restart, TaskGroup
+from trueup.models.node import DriverState
 from trueup.models.units import Duration
 from trueup.models.wire import holdings_digest
 
@@ -584,29 +585,112 @@ def test_after_a_reboot_what_is_wanted_starts_in_place_and_that_is_no_restart(wo
     assert world.told().client_status == "running"
 
 
-def test_while_the_journal_cannot_be_written_nothing_is_done_and_then_all_of_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+class FullDisk:
+    """Stands for the journal's own writing on a disk that has no room."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._world, self._monkeypatch = world, monkeypatch
+
+    def fill(self) -> None:
+        def full(_changes: object) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        self._monkeypatch.setattr(self._world._journal, "_write_whole", full)
+
+    def empty(self) -> None:
+        self._monkeypatch.undo()
+
+
+@pytest.fixture
+def disk(world: World, monkeypatch: pytest.MonkeyPatch) -> FullDisk:
+    return FullDisk(world, monkeypatch)
+
+
+def test_on_a_full_disk_what_runs_goes_on_stops_are_carried_out_and_starts_wait(
+    world: World, disk: FullDisk
 ) -> None:
-    world.assign(an_assignment("a1"))
+    world.assign(an_assignment("a1"), an_assignment("a2"))
     world.run(2)
-    world.assign(an_assignment("a2"))
+    disk.fill()
+    world.assign(an_assignment("a3"))
     world.stop("a1")
+    beats = len(world.control_plane.beats)
+    world.run(30)
 
-    def full(_changes: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(world.agent.runner._journal, "commit", full)
-        for _ in range(3):
-            with pytest.raises(sqlite3.OperationalError):
-                world.agent.runner.step()
-    assert world.running() == [("a1", "server")]
-    assert world.machine.signals == []
-
-    world.run(2)
     assert world.running() == [("a2", "server")]
-    assert [event.type for event in world.told("a1").tasks["server"].events] == [
-        "Started",
-        "Stopping",
-        "Terminated",
+    assert world.told("a1").client_status == "complete"
+    assert world.told("a3").client_status == "pending"
+    assert [(event.type, event.message) for event in world.told("a3").tasks["server"].events] == [
+        ("Waiting", "the disk of the agent's data folder is full")
     ]
+    assert len(world.control_plane.beats) - beats >= 9
+    assert world.control_plane.beats[-1].drivers["process"] == DriverState(
+        healthy=False, detail="the disk of the agent's data folder is full"
+    )
+
+    disk.empty()
+    world.run(5)
+    assert world.running() == [("a2", "server"), ("a3", "server")]
+    assert world.control_plane.beats[-1].drivers["process"] == DriverState()
+
+    world.crash()
+    world.start_agent()
+    world.run(5)
+    assert world.running() == [("a2", "server"), ("a3", "server")]
+    assert world.held("a1").client_status == "complete"
+    assert len(world.machine.started) == 3
+
+
+def test_a_task_that_ignores_signals_is_killed_on_a_full_disk_too(world: World, disk: FullDisk) -> None:
+    world.machine.behave = lambda _launch: Behaviour(ignores_signals=True)
+    world.assign(an_assignment())
+    world.run(2)
+    disk.fill()
+    world.stop("a1")
+    world.run(10)
+    assert [signal for _, _, signal in world.machine.signals] == ["SIGTERM", "SIGKILL"]
+    assert world.told().client_status == "complete"
+
+
+def test_what_ended_by_itself_on_a_full_disk_starts_again_once_there_is_room(
+    world: World, disk: FullDisk
+) -> None:
+    world.assign(an_assignment())
+    world.run(2)
+    disk.fill()
+    world.machine.kill_task(AllocationId("a1"), "server")
+    world.run(60)
+    assert world.running() == []
+    assert events_of(world)[-1] == ("Waiting", "the disk of the agent's data folder is full")
+
+    disk.empty()
+    world.run(2)
+    assert world.running() == [("a1", "server")]
+
+
+def test_what_came_and_went_while_the_disk_was_full_leaves_nothing(world: World, disk: FullDisk) -> None:
+    disk.fill()
+    world.assign(an_assignment())
+    world.run(2)
+    world.stop("a1")
+    world.run(2)
+    world.agent.runner.forget([AllocationId("a1")])
+    world.run(2)
+    disk.empty()
+    world.run(5)
+    assert world.agent.runner._journal.held() == []
+    assert world.machine.started == []
+
+
+def test_a_push_is_called_written_only_once_it_is(world: World, disk: FullDisk) -> None:
+    disk.fill()
+    written: list[str] = []
+    world.assign(an_assignment())
+    world.agent.runner.when_written(lambda: written.append("yes"))
+    world.run(2)
+    assert written == []
+    disk.empty()
+    world.run(2)
+    assert written == ["yes"]

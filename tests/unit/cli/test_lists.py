@@ -27,13 +27,14 @@ def test_nodes_as_a_table(run: Run, control_plane: FakeControlPlane) -> None:
             status="down",
             eligible=False,
             drain={"deadline": "10m", "started_at": "2026-06-01T12:00:00Z"},
-            drivers={"docker": {"healthy": False, "detail": "", "attributes": {}}},
+            drivers={"docker": {"healthy": False, "detail": "the engine is away", "attributes": {}}},
         ),
     ]
     lines = run("nodes").stdout.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["NAME", "node-1", "node-10"]
     assert "draining, at most 10m" in lines[2]
     assert "docker (broken)" in lines[2]
+    assert lines[2].endswith("the engine is away")
     assert lines[0].index("STATUS") == lines[1].index("ready") == lines[2].index("down")
 
 

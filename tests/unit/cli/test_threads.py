@@ -103,3 +103,15 @@ def test_a_stuck_step_is_named_and_does_not_keep_the_process() -> None:
     assert threads.stop(0.01) == ["stuck"]
     release.set()
     assert threads.stop(5) == []
+
+
+def test_a_loop_that_keeps_failing_is_stepped_again_within_its_longest_pause() -> None:
+    def fail(_steps: int) -> None:
+        raise OSError("no room")
+
+    loop = CountingLoop(fail)
+    threads = LoopThreads(SystemClock(), longest_pause_seconds=0.01)
+    threads.add("failing", loop)
+    threads.start()
+    assert loop.reached(8)
+    assert threads.stop(5) == []
