@@ -81,6 +81,10 @@ class TaskHandle:
     data: str
 
 
+ImageHealth = Literal["", "starting", "healthy", "unhealthy"]
+"""What the check that a container's image brings along says; empty where it brings none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
     """What a driver sees of a task. `gone`: no trace of it, nor of its end."""
@@ -94,6 +98,7 @@ class TaskStatus:
     signal: int | None = None
     oom_killed: bool = False
     error: str = ""
+    health: ImageHealth = ""
 
 
 class Driver(Protocol):

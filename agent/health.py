@@ -1,13 +1,15 @@
 """Whether an allocation is healthy. Pure.
 
-Contract: every task that should run has run for `min_healthy_time` without a restart, and all checks pass. Until it
-was so once the answer is None, not False: a server that takes a while to listen is no failed rollout.
+Contract: every task that should run has run for `min_healthy_time` without a restart, and all checks pass, also those
+that images bring along. Until it was so once the answer is None, not False: a server that takes a while to listen is no
+failed rollout.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from agent.image_health import image_passes
 from agent.instructions import CheckView
 from agent.record import AllocationRecord, TaskRecord
 from agent.roles import role_of, runs_once
@@ -39,6 +41,7 @@ def judge_health(
     if any(record.tasks[task.name].phase != "running" for task in wanted):
         return Verdict(healthy=False if record.was_healthy else None)
     passing = [_passing(record.tasks[task.name], checks.get(task.name)) for task in wanted if task.checks]
+    passing += [image_passes(one) for task in wanted if (one := record.tasks[task.name]).image_health]
     if False in passing:
         return Verdict(healthy=False if record.was_healthy else None)
     if None in passing:

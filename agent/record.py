@@ -40,6 +40,7 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     looked for before it is given up. *failed*: it ended badly, for good. *due_at* is
     waited for since *waits_since*; *asked_since* is when the newest kill or search was asked for. *files* are digests
     of what its files from services said when it was last told, by path; they are renewed not before *renew_at*.
+    *image_health* is what the check of its image says (`agent.image_health`).
     """
 
     phase: Phase = "pending"
@@ -71,6 +72,7 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     oom_killed: bool = False
     pid: int | None = None
     container_id: str = ""
+    image_health: Literal["", "starting", "healthy", "unhealthy"] = ""
     events: tuple[TaskEvent, ...] = ()
 
     def with_event(self, at: datetime, kind: str, message: str = "") -> "TaskRecord":

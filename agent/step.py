@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from agent.health import judge_health
+from agent.image_health import all_checks
 from agent.instructions import CheckView, Instruction, Moment, World
 from agent.record import AllocationRecord, TaskRecord
 from agent.roles import has_begun, mains_are_done, may_start, others_have_ended, role_of, runs_once
@@ -191,8 +192,9 @@ class _Step:
         return None if since is None else since + self._group.shutdown_delay
 
     def _note_check(self, task: Task) -> None:
-        record, view = self._tasks[task.name], self._world.checks.get(task.name)
-        if record.phase == "running" and view is not None and view.attempt == record.attempt:
+        record = self._tasks[task.name]
+        view = all_checks(record, self._world.checks.get(task.name))
+        if record.phase == "running" and view is not None:
             self._tasks[task.name] = _with_check_event(record, view, self._world.moment)
 
 

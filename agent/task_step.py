@@ -156,6 +156,7 @@ def _running(record: TaskRecord, handle: TaskHandle, status: TaskStatus, moment:
         oom_killed=False,
         pid=status.pid,
         container_id=status.container_id,
+        image_health="",
     )
     return started.with_event(started.started_at or moment.now, "Started")
 
@@ -170,6 +171,7 @@ def _take_status(record: TaskRecord, status: TaskStatus, view: TaskView) -> Task
         must_hear=False,
         pid=status.pid,
         container_id=status.container_id,
+        image_health=status.health,
         started_at=status.started_at or record.started_at,
     )
 

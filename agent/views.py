@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from agent.image_health import all_checks
 from agent.instructions import CheckView
 from agent.record import AllocationRecord, TaskRecord
 from agent.step import client_status
@@ -67,9 +68,8 @@ def allocation_of(
 
 
 def _task_state(task: TaskRecord, check: CheckView | None) -> TaskState:
-    healthy = None
-    if check is not None and check.attempt == task.attempt and task.phase == "running":
-        healthy = check.passing
+    seen = all_checks(task, check) if task.phase == "running" else None
+    healthy = None if seen is None else seen.passing
     return TaskState(
         state=_status(task),
         failed=task.failed,

@@ -1,15 +1,27 @@
 """What the engine says of itself and of a container, as far as the driver reads it, and what that makes of a task."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
-from agent.doors import DriverError, TaskStatus
+from agent.doors import DriverError, ImageHealth, TaskStatus
 from trueup.models.codec import understood
 
 _T = TypeVar("_T")
+_HEALTH: Final[Mapping[str, ImageHealth]] = {
+    "starting": "starting",
+    "healthy": "healthy",
+    "unhealthy": "unhealthy",
+}
 _NEVER = "0001-01-01"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """What the image's HEALTHCHECK says: `none`, `starting`, `healthy`, `unhealthy`."""
+
+    status: str = ""
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -23,6 +35,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    health: Health | None = None
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -91,6 +104,7 @@ def task_status(container: Container) -> TaskStatus:
             pid=state.pid or None,
             container_id=container.id,
             started_at=moment(state.started_at),
+            health="" if state.health is None else _HEALTH.get(state.health.status, ""),
         )
     started_at, finished_at = moment(state.started_at), moment(state.finished_at)
     if started_at is not None and finished_at is not None:

@@ -20,7 +20,7 @@ _LONGEST_WAIT_SECONDS: Final = 2.0
 _SILENCE_SECONDS: Final = 300.0
 """A connection without a word for that long is made anew, and all is looked at once: it may be dead."""
 _CLOSE_SECONDS: Final = 5.0
-_NEWS: Final = ("start", "die", "oom", "destroy", "pause", "unpause")
+_NEWS: Final = ("start", "die", "oom", "destroy", "pause", "unpause", "health_status")
 
 
 class EventWatch:
