@@ -99,7 +99,7 @@ class HttpControlPlane:
         if response.status_code == HTTPStatus.UNAUTHORIZED:
             raise Unknown(detail)
         if response.status_code in _FOR_GOOD:
-            raise Refused(detail)
+            raise Refused(detail, again_seconds=_again_seconds(response))
         self._current = (self._current + 1) % len(self._urls)
         raise Unreachable(detail)
 
@@ -118,6 +118,11 @@ def _in_words(error: requests.RequestException) -> str:
         cause = cause.args[0]
     reason = getattr(cause, "reason", None)
     return str(reason or cause)[:_MAX_DETAIL]
+
+
+def _again_seconds(response: requests.Response) -> float | None:
+    told = response.headers.get("Retry-After", "")
+    return float(told) if told.isascii() and told.isdigit() else None
 
 
 def _detail(response: requests.Response) -> str:

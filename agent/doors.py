@@ -35,7 +35,14 @@ class Unreachable(Exception):
 
 
 class Refused(Exception):
-    """The server said no for good (another living node has that name, wrong token): says what to do."""
+    """The server said no for good (another living node has that name, wrong token): says what to do.
+
+    *again_seconds*: when it may say yes all the same; None: it did not say so.
+    """
+
+    def __init__(self, message: str, *, again_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.again_seconds = again_seconds
 
 
 class Unknown(Exception):

@@ -55,12 +55,29 @@ class DriverWatch:
         self._halting = False
         self._recoveries = [(standing.steady, name) for name in sorted(calls.drivers)]
         self._recovering = set(calls.drivers)
+        self._unheard = set(calls.drivers)
+        self._on_heard: Callable[[], None] = lambda: None
         self._said: dict[str, str] = {}
 
     @property
     def is_quiet(self) -> bool:
         """Whether all drivers have said what they have, and nothing of it is without a record and not ended."""
         return not self._recovering and not self._orphans.are_left
+
+    @property
+    def orphans(self) -> Sequence[AllocationId] | None:
+        """Allocations of which only tasks are known; None until every driver was heard. From any thread."""
+        return None if self._unheard else self._orphans.unknown
+
+    def when_heard(self, listener: Callable[[], None]) -> None:
+        """Calls *listener* once every driver was heard."""
+        self._on_heard = listener
+
+    def awaits(self, held: Held) -> bool:
+        """Whether a driver has yet to be heard for the first time: a task to be started may be one that runs."""
+        return bool(self._unheard) and any(
+            task.driver in self._unheard for task in held.assignment.group.tasks
+        )
 
     @property
     def next_at(self) -> datetime | None:
@@ -120,6 +137,10 @@ class DriverWatch:
             if handle.task in held.record.tasks:
                 self._adopt(held, handle)
 
+    def end_orphans(self, allocation_id: AllocationId) -> None:
+        """An allocation that is known by its tasks alone is to stop: they are not waited with."""
+        self._orphans.hasten(self._standing.steady, allocation_id)
+
     def _look(self, handle: TaskHandle) -> None:
         def work() -> None:
             seen = self._calls.look(handle)
@@ -163,6 +184,7 @@ class DriverWatch:
             self._recovering.discard(name)
         else:
             self._recoveries.append((self._standing.steady + LOOK_AGAIN, name))
+        self._heard(name)
 
     def _recovered(self, name: str, found: Sequence[TaskHandle]) -> None:
         self._recovering.discard(name)
@@ -179,6 +201,16 @@ class DriverWatch:
                 self._orphans.found(handle, steady, at_once=True)
         if self._halting:
             self._orphans.hasten(steady)
+        self._heard(name)
+
+    def _heard(self, name: str) -> None:
+        if name in self._unheard:
+            self._unheard.discard(name)
+            for allocation_id, held in self._held.items():
+                if any(task.phase == "pending" for task in held.record.tasks.values()):
+                    self._changed(allocation_id)
+            if not self._unheard:
+                self._on_heard()
 
     def _adopt(self, held: Held, handle: TaskHandle) -> None:
         held.busy.add(handle.task)

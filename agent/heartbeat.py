@@ -4,7 +4,7 @@ It registers, then beats in the rhythm it is told, and at once (coalesced) when 
 wrong here stops no task: without an answer everything runs on and nothing new is obeyed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -32,6 +32,8 @@ COALESCE: Final = timedelta(milliseconds=50)
 RETRY_FIRST: Final = timedelta(milliseconds=250)
 RETRY_LONGEST: Final = timedelta(seconds=5)
 REFUSED_AGAIN: Final = timedelta(seconds=10)
+FIND_WAIT: Final = timedelta(seconds=3)
+"""How long a node that has never joined waits for its drivers to say what runs already: an engine may hang."""
 
 _log = structlog.stdlib.get_logger("trueup.agent")
 
@@ -75,6 +77,19 @@ class Addresses(Protocol):
     def tell_services(self, news: ServiceNews) -> None: ...
 
 
+class Found(Protocol):
+    """Who knows what runs here without a record (`agent.runner.Runner`)."""
+
+    @property
+    def orphans(self) -> Sequence[AllocationId] | None:
+        """Allocations of which tasks were found; None while a driver has not said yet what runs."""
+        ...
+
+    def when_found(self, listener: Callable[[], None]) -> None:
+        """Calls *listener*, on whatever thread, once every driver has said what runs."""
+        ...
+
+
 class Heartbeat:
     """The loop. `news` and `nudge` may be called from any thread."""
 
@@ -87,6 +102,7 @@ class Heartbeat:
         reports: Reports,
         orders: Orders,
         addresses: Addresses,
+        found: Found,
         machine: Machine,
         boot_id: str,
         jitter: Callable[[], float],
@@ -99,6 +115,8 @@ class Heartbeat:
         self._reports = reports
         self._orders = orders
         self._addresses = addresses
+        self._found = found
+        found.when_found(self.news)
         self._machine = machine
         self._boot_id = boot_id
         self._jitter = jitter
@@ -107,7 +125,7 @@ class Heartbeat:
         self._with_holdings = False
         self._nudged = False
         self._failures = 0
-        self._due_at = standing.steady
+        self._begun_at = self._due_at = standing.steady
         self._last_at: datetime | None = None
         self._interval = timedelta()
         self._trouble = ""
@@ -137,6 +155,8 @@ class Heartbeat:
         due_at = self._next_due()
         if due_at > self._standing.steady:
             return self._standing.wall(due_at)
+        if self._looks_still():
+            return self._standing.wall(self._begun_at + FIND_WAIT)
         facts = self._machine.facts()
         try:
             if self._registered is None or _differs(self._registered, facts):
@@ -152,8 +172,15 @@ class Heartbeat:
             self._failed(str(error), REFUSED_AGAIN if again else timedelta())
         except Refused as error:
             self._registered = None
-            self._failed(str(error), REFUSED_AGAIN)
+            told = REFUSED_AGAIN if error.again_seconds is None else timedelta(seconds=error.again_seconds)
+            self._failed(str(error), min(told, REFUSED_AGAIN))
         return self._standing.wall(self._next_due())
+
+    def _looks_still(self) -> bool:
+        """A new data folder may stand for one that was lost: then what runs is known by the drivers alone."""
+        if self._journal.identity.node_secret or self._found.orphans is not None:
+            return False
+        return self._standing.steady < self._begun_at + FIND_WAIT
 
     def _next_due(self) -> datetime:
         """The next beat of the rhythm, or sooner if there is news of either side and the control plane is heard."""
@@ -185,6 +212,7 @@ class Heartbeat:
                 epoch=identity.epoch,
                 index=identity.index,
                 allocations=self._reports.holdings(),
+                orphans=tuple(self._found.orphans or ()),
             )
         )
         if answer.epoch < identity.epoch:

@@ -164,6 +164,7 @@ class NodeAgent:
             reports=self.reports,
             orders=self.runner,
             addresses=self.runner,
+            found=self.runner,
             machine=ConditionedMachine(doors.machine, [lambda: doors.journal.trouble]),
             boot_id=doors.boot_id,
             jitter=doors.jitter,

@@ -24,6 +24,7 @@ Action = Literal["signal", "kill", "remove"]
 class _Orphan:
     handle: TaskHandle
     due_at: datetime
+    at_once: bool
     action: Action = "signal"
 
 
@@ -36,7 +37,7 @@ class Orphans:
     def found(self, handle: TaskHandle, steady: datetime, *, at_once: bool) -> None:
         """A driver has found it; *at_once*: its allocation is known and ended, or may never start."""
         if handle not in self._found:
-            self._found[handle] = _Orphan(handle, steady if at_once else steady + GRACE)
+            self._found[handle] = _Orphan(handle, steady if at_once else steady + GRACE, at_once)
 
     def claim(self, allocation_id: AllocationId) -> Sequence[TaskHandle]:
         """The orphans of an allocation that turned out to be wanted, newest attempt of each task last."""
@@ -45,11 +46,17 @@ class Orphans:
             del self._found[handle]
         return sorted(mine, key=lambda handle: (handle.task, handle.attempt))
 
-    def hasten(self, steady: datetime) -> None:
-        """Everything on this node is to end: no one waits any longer."""
-        for orphan in self._found.values():
-            if orphan.action == "signal":
+    def hasten(self, steady: datetime, allocation_id: AllocationId | None = None) -> None:
+        """Everything on this node is to end, or what is left of one allocation: no one waits any longer."""
+        for handle, orphan in self._found.items():
+            if orphan.action == "signal" and allocation_id in {None, handle.allocation_id}:
                 orphan.due_at = steady
+
+    @property
+    def unknown(self) -> Sequence[AllocationId]:
+        """Allocations of which nothing is known but that they run. From any thread."""
+        found = {handle.allocation_id for handle, orphan in list(self._found.items()) if not orphan.at_once}
+        return sorted(found)
 
     @property
     def are_left(self) -> bool:

@@ -133,6 +133,15 @@ class Runner:
             self._hand_in(lambda one=allocation_id: self._forget(one))  # type: ignore[misc] # as above
 
     @property
+    def orphans(self) -> Sequence[AllocationId] | None:
+        """Allocations of which only tasks are known; None while a driver has not said yet what runs."""
+        return self._drivers.orphans
+
+    def when_found(self, listener: Callable[[], None]) -> None:
+        """Calls *listener*, on the loop's thread, once every driver has said what runs."""
+        self._drivers.when_heard(listener)
+
+    @property
     def services_version(self) -> str:
         """The version of the services' addresses that are kept."""
         return self._services.version
@@ -265,6 +274,7 @@ class Runner:
         if held is None:
             if order.id not in self._tombstones:
                 self._tombstones[order.id] = self._changes.tombstones[order.id] = order.reason
+                self._drivers.end_orphans(order.id)
             self._telling.never_started(order.id, self._tombstones[order.id])
         elif held.record.has_ended:
             self._telling.again(held)
@@ -420,9 +430,14 @@ class Runner:
             self._dirty[allocation_id] = None
 
     def _must_wait(self, held: Held) -> bool:
-        """Whether what gave way to it, or what that had replaced in turn, has not ended on this node yet."""
+        """Whether what gave way to it, or what that had replaced in turn, has not ended on this node yet.
+
+        Or a driver has not said yet whether it has tasks of it: they would run twice.
+        """
         allocation = held.assignment.allocation
-        return any(self._lingers(one, held.id) for one in (allocation.replaces, *allocation.preempts))
+        return self._drivers.awaits(held) or any(
+            self._lingers(one, held.id) for one in (allocation.replaces, *allocation.preempts)
+        )
 
     def _lingers(self, replaced: AllocationId | None, waiter: AllocationId) -> bool:
         """Whether *replaced*, or what it had replaced, still has tasks here; *waiter* is looked at when they end."""

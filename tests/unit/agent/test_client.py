@@ -37,7 +37,7 @@ class Server:
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         self.heard.append((environ["PATH_INFO"], token))
         if self.instead is not None:
-            start_response(self.instead[0], [("Location", "http://127.0.0.1:1/")])
+            start_response(self.instead[0], [("Location", "http://127.0.0.1:1/"), ("Retry-After", "5")])
             return [self.instead[1]]
         if token not in self.tokens:
             start_response("401 Unauthorized", [])
@@ -162,3 +162,10 @@ def test_tls_is_checked_against_the_given_certificates(
             client(served.url, ca=tmp_path / "other.pem").register(REGISTER)
     finally:
         served.stop()
+
+
+def test_a_refusal_says_when_to_ask_again(server: Server, url: str, client: Making) -> None:
+    server.instead = ("409 Conflict", b'{"detail": "it may be you"}')
+    with pytest.raises(Refused, match="it may be you") as refused:
+        client(url).register(REGISTER)
+    assert refused.value.again_seconds == 5

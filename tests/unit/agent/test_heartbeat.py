@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.doors import Refused, Unknown
+from agent.driver_watch import DriverWatch
 from tests.unit.agent.world import World, an_assignment
 from trueup.models.ids import AllocationId
 from trueup.models.wire import StopOrder, holdings_digest
@@ -104,6 +105,45 @@ def test_one_that_is_refused_runs_on_and_asks_again_now_and_then(world: World) -
 
     world.control_plane.refuses = None
     world.run(11)
+    assert len(world.control_plane.registrations) == 2
+
+
+def test_one_that_is_told_when_to_ask_again_asks_then(world: World) -> None:
+    """A new agent of a machine whose data were lost takes its own place once the old one counts as gone."""
+    world.crash()
+    world.start_agent()
+    world.control_plane.refuses = Refused("it may be you", again_seconds=2)
+    world.run(1)
+    world.control_plane.refuses = None
+    world.run(0.9)
+    assert len(world.control_plane.registrations) == 1
+    world.run(0.2)
+    assert len(world.control_plane.registrations) == 2
+
+
+def test_a_new_data_folder_tells_what_runs_without_a_record(world: World) -> None:
+    """The old one was lost: the first registration has the tasks its drivers found."""
+    world.assign(an_assignment("a1"), an_assignment("a2", job_type="batch"))
+    world.run(2)
+    world.crash()
+    (world.data / "agent.db").unlink()
+    world.start_agent()
+    world.settle()
+    assert world.control_plane.registrations[0].orphans == ()
+    assert world.control_plane.registrations[-1].orphans == ("a1", "a2")
+
+
+def test_a_driver_that_does_not_say_what_runs_is_waited_for_only_a_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that hangs does not keep a node out."""
+    monkeypatch.setattr(DriverWatch, "_recover", lambda _watch, _name: None)
+    world.crash()
+    (world.data / "agent.db").unlink()
+    world.start_agent()
+    world.run(2.9)
+    assert len(world.control_plane.registrations) == 1
+    world.run(0.2)
     assert len(world.control_plane.registrations) == 2
 
 

@@ -535,6 +535,36 @@ def test_an_orphan_whose_allocation_is_wanted_is_adopted(world: World) -> None:
     assert world.task().started_at == before.started_at
 
 
+def test_an_assignment_that_comes_before_the_drivers_were_heard_starts_nothing_twice(world: World) -> None:
+    """The journal was lost, and what is to be started may run, whatever its attempt."""
+    world.assign(an_assignment("a1", group=a_group(restart=Restart(delay=Duration(milliseconds=1)))))
+    world.run(2)
+    world.machine.kill_task(AllocationId("a1"), "server")
+    world.run(2)
+    before = world.task()
+    world.crash()
+    (world.data / "agent.db").unlink()
+    world.start_agent()
+    world.assign(an_assignment("a1"))
+    world.run(5)
+    assert world.task().pid == before.pid
+    assert len(world.machine.started) == 2
+
+
+def test_an_orphan_that_is_to_stop_is_not_waited_with(world: World) -> None:
+    """Its replacement may run elsewhere already."""
+    world.assign(an_assignment("a1"))
+    world.run(2)
+    world.crash()
+    (world.data / "agent.db").unlink()
+    world.start_agent()
+    world.run(2)
+    assert world.running() == [("a1", "server")]
+    world.stop("a1", reason="lost")
+    world.run(2)
+    assert world.running() == []
+
+
 def test_an_orphan_that_nobody_wants_is_ended_a_minute_after_the_control_plane_was_heard(
     world: World,
 ) -> None:

@@ -1,0 +1,61 @@
+"""An agent's data folder is deleted while its tasks run: they run on, once, and are in its charge again."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Up, eventually, is_alive
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cgroups")]
+
+WEB = """
+kind: Job
+name: web
+update: {{min_healthy_time: 100ms, max_parallel: 0}}
+groups:
+  - count: {count}
+    tasks:
+      - config:
+          command: [/bin/sh, -c, "echo up >> starts; trap 'echo bye >> ends; exit' TERM; while :; do sleep 0.05; done"]
+          cwd: {folder}
+        checks: [{{type: exec, command: [/bin/sh, -c, 'test "$TRUEUP_TASK_NAME" = web'], interval: 200ms}}]
+"""
+UNIFIED = (Path("/sys/fs/cgroup/cgroup.procs"), Path("/sys/fs/cgroup/unified/cgroup.procs"))
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    made = Up(tmp_path, "--node-timeout", "1s")
+    yield made
+    made.end()
+
+
+def test_tasks_of_a_lost_data_folder_run_on_once_and_are_in_charge_again(up: Up) -> None:
+    """Found by their cgroups, and inherited by the new node of that name before anything counts as lost."""
+    if not any(root.exists() for root in UNIFIED):
+        pytest.skip("without cgroups its folder is all that a process is known by")
+    up.specs.write("web.yaml", WEB.format(count=2, folder=up.folder))
+    up.start()
+    before = {name: pid for name, (pid, _) in up.api.until_running("web", 2).items()}
+    ids = {one["id"] for one in up.api.allocations("web")}
+    (node,) = up.api.get("/nodes")["items"]
+
+    up.running.kill()
+    shutil.rmtree(up.folder / ".trueup" / "agent")
+    up.start()
+    up.api.until(lambda: node["id"] not in {one["id"] for one in up.api.get("/nodes")["items"]})
+    after = up.api.until_running("web", 2)
+
+    assert {name: pid for name, (pid, _) in after.items()} == before
+    assert {one["id"] for one in up.api.allocations("web", wanted=False)} == ids
+    assert all(map(is_alive, before.values()))
+    assert len((up.folder / "starts").read_text().split()) == 2
+    kinds = {one["type"] for one in up.api.get("/events", limit="1000")["items"]}
+    assert not {"NodeDown", "AllocationLost"} & kinds
+
+    up.specs.write("web.yaml", WEB.format(count=1, folder=up.folder))
+    eventually(lambda: not is_alive(before["web.web[1]"]), picture=up.running.output)
+    assert (up.folder / "ends").read_text() == "bye\n"
+    assert up.api.until_running("web", 1)["web.web[0]"][0] == before["web.web[0]"]
