@@ -53,6 +53,15 @@ class Facts:
     secrets: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the agent lives, so that a copy of its data folder is told from it. What is not known is empty."""
+
+    boot_id: str
+    machine_id: str = ""
+    folder: str = ""
+
+
 class Machine(Protocol):
     """The machine, as it can be asked at any time without waiting."""
 
@@ -104,7 +113,7 @@ class Heartbeat:
         addresses: Addresses,
         found: Found,
         machine: Machine,
-        boot_id: str,
+        place: Place,
         jitter: Callable[[], float],
         on_wake: Callable[[], None] = lambda: None,
     ) -> None:
@@ -118,7 +127,7 @@ class Heartbeat:
         self._found = found
         found.when_found(self.news)
         self._machine = machine
-        self._boot_id = boot_id
+        self._place = place
         self._jitter = jitter
         self._sequence = 0
         self._registered: Facts | None = None
@@ -205,7 +214,9 @@ class Heartbeat:
                 drivers=facts.drivers,
                 volumes=facts.volumes,
                 secrets=facts.secrets,
-                boot_id=self._boot_id,
+                boot_id=self._place.boot_id,
+                machine_id=self._place.machine_id,
+                folder=self._place.folder,
                 incarnation=identity.incarnation,
                 sequence=self._sequence,
                 cluster_id=identity.cluster_id,

@@ -34,12 +34,12 @@ from agent.doors import (
     Wake,
     Workers,
 )
-from agent.drivers.identity import read_boot_id
+from agent.drivers.identity import folder_mark, machine_mark, read_boot_id, read_machine_id
 from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
 from agent.environment import NodeFacts, VolumePolicy
 from agent.fingerprint import Identification, SystemMachine, address_of_machine
 from agent.folders import DiskFolders
-from agent.heartbeat import Heartbeat, Machine
+from agent.heartbeat import Heartbeat, Machine, Place
 from agent.journal import Journal, open_journal
 from agent.logs import LogReader
 from agent.probes import SocketProber
@@ -93,6 +93,7 @@ class AgentSettings:
     bind: tuple[str, int] | None = DEFAULT_BIND
     advertise: str = ""
     cluster_token: Callable[[], str | None] = lambda: None
+    machine_id: Callable[[], str] = read_machine_id
     secrets: Path | None = None
     volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
     artifacts: ArtifactPolicy = field(default_factory=ArtifactPolicy)
@@ -119,6 +120,8 @@ class AgentDoors:
     machine: Machine
     clock: Clock
     boot_id: str
+    machine_id: str = ""
+    folder: str = ""
     jitter: Callable[[], float]
 
 
@@ -166,7 +169,7 @@ class NodeAgent:
             addresses=self.runner,
             found=self.runner,
             machine=ConditionedMachine(doors.machine, [lambda: doors.journal.trouble]),
-            boot_id=doors.boot_id,
+            place=Place(boot_id=doors.boot_id, machine_id=doors.machine_id, folder=doors.folder),
             jitter=doors.jitter,
         )
         self.endpoint: HttpServer | None = None
@@ -304,6 +307,8 @@ def _build(
             machine=machine,
             clock=clock,
             boot_id=boot_id,
+            machine_id=machine_mark(settings.machine_id()),
+            folder=folder_mark(settings.data),
             jitter=random.Random().random,  # noqa: S311 - it spreads retries, and hides nothing
         )
         node = NodeFacts(

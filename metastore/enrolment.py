@@ -22,6 +22,10 @@ from trueup.models.wire import PROTOCOL, Holding, RegisterRequest
 
 _NEAR_PROTOCOLS: Final = range(PROTOCOL - 1, PROTOCOL + 2)
 """Releases one apart work together."""
+_ADVICE: Final = (
+    "if this data folder is a copy, remove it here and start the agent with another --name; if it was moved, it is "
+    "let in once the node has been silent for a deadline"
+)
 _MOST: Final = 2**52
 """What an agent may say of epochs and indexes: beyond it not every reader of JSON counts exactly."""
 
@@ -36,20 +40,21 @@ class Entrance:
     known_index: int
 
 
-def clone_conflict(known: Node, request: RegisterRequest) -> str | None:
+def clone_conflict(known: Node, request: RegisterRequest, *, still_beats: bool) -> str | None:
     """Why *request* cannot be of the living node *known*; None if it can.
 
-    A copied data folder has the same id and secret. A lower incarnation is an agent of the past, another boot at
-    another address another machine. The same address may have rebooted faster than its deadline.
+    A copied data folder has the same id and secret. A lower incarnation is an agent of the past; another machine,
+    another folder on the same boot, or another boot at another address is a copy. The same address may have rebooted
+    faster than its deadline, but not faster than it beats: *still_beats* says that it was heard only just now.
     """
     if request.incarnation < known.incarnation:
         return f"node {known.name} ({known.id}) is alive, and its agent was started later than this one"
-    if request.boot_id != known.boot_id and _host(request.endpoint) != _host(known.endpoint):
-        return (
-            f"node {known.name} ({known.id}) is alive on another machine; if this data folder is a copy, remove it "
-            "here and start the agent with another --name"
-        )
-    return None
+    is_moved = _differ(request.machine_id, known.machine_id)
+    if request.boot_id != known.boot_id:
+        is_moved |= still_beats or _host(request.endpoint) != _host(known.endpoint)
+    elif not is_moved and _differ(request.folder, known.folder):
+        return f"node {known.name} ({known.id}) is alive with another data folder of this machine; {_ADVICE}"
+    return f"node {known.name} ({known.id}) is alive on another machine; {_ADVICE}" if is_moved else None
 
 
 def status_of(protocol: int) -> NodeStatus:
@@ -78,6 +83,7 @@ def node_of(request: RegisterRequest, state: ClusterState, peer: str, now: datet
         secrets=request.secrets,
         boot_id=request.boot_id,
         machine_id=request.machine_id,
+        folder=request.folder,
         incarnation=request.incarnation,
         protocol=request.protocol,
         registered_at=now if known is None else known.registered_at,
@@ -180,6 +186,11 @@ def _endpoint(endpoint: str, peer: str) -> str:
         return endpoint
     host = f"[{peer}]" if ":" in peer else peer
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
+
+
+def _differ(one: str, other: str) -> bool:
+    """Whether both are known and not the same."""
+    return bool(one and other) and one != other
 
 
 def _host(endpoint: str) -> str:

@@ -42,6 +42,8 @@ from trueup.models.wire import (
 ORPHAN_GRACE_SECONDS: Final = 60.0
 """How long what the store does not know may run on, at the same epoch, before it is stopped (contract, section 4)."""
 _FORGET_REPEATS: Final = 3
+_BEATS_MISSED: Final = 1.5
+"""After how many rhythms without a beat a node may be rebooting: what beats on is another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,15 +239,24 @@ class Membership:
     def _admit(self, request: RegisterRequest, *, joined_anew: bool) -> None:
         known = self._store.state.nodes.get(request.node_id)
         if known is not None and self._is_living(known):
-            clone = clone_conflict(known, request)
+            beats_left = self._beats_left(known.id)
+            clone = clone_conflict(known, request, still_beats=beats_left > 0)
             if clone is not None:
-                raise NameTaken(clone)
+                raise NameTaken(clone, again_seconds=beats_left or None)
             if joined_anew:
                 # The cluster token alone does not let one node act for another that lives.
                 raise NameTaken(f"node {known.name} ({known.id}) is alive and has a secret of its own")
         named = self._store.state.node_named(request.name)
         if named is not None and named.id != request.node_id and self._is_living(named):
             raise self._taken(named, request)
+
+    def _beats_left(self, node_id: NodeId) -> float:
+        """For how long, from now, a node that was heard counts as one that beats; 0 for one that is late."""
+        if not self._session(node_id).has_registered:
+            return 0.0
+        rhythm, now = self.rhythm, self._clock.monotonic()
+        since = rhythm.deadline_seconds - self._liveness.seconds_left(node_id, now)
+        return max(rhythm.heartbeat_seconds * _BEATS_MISSED - since, 0.0)
 
     def _taken(self, named: Node, request: RegisterRequest) -> NameTaken:
         now, again_seconds = self._clock.monotonic(), None

@@ -1,4 +1,4 @@
-"""An agent's data folder is deleted while its tasks run: they run on, once, and are in its charge again."""
+"""An agent's data folder is deleted while its tasks run, or copied: what runs runs on, once, in the charge of one."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import Up, eventually, is_alive
+from tests.e2e.plant import Plant
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("cgroups")]
 
@@ -59,3 +60,25 @@ def test_tasks_of_a_lost_data_folder_run_on_once_and_are_in_charge_again(up: Up)
     eventually(lambda: not is_alive(before["web.web[1]"]), picture=up.running.output)
     assert (up.folder / "ends").read_text() == "bye\n"
     assert up.api.until_running("web", 1)["web.web[0]"][0] == before["web.web[0]"]
+
+
+def test_a_copied_data_folder_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    """The first is not locked out, and the second says why it is; it is let in once the first is gone."""
+    plant = Plant(tmp_path)
+    try:
+        plant.start("node-1")
+        (node,) = plant.api.get("/nodes")["items"]
+        shutil.copytree(
+            tmp_path / "node-1", tmp_path / "copy", ignore=shutil.ignore_patterns("spawner", "tasks")
+        )
+        plant.start_agent("copy", "--name", "node-1")
+        copy = plant.agents["copy"]
+        eventually(lambda: "is alive with another data folder of this machine" in copy.output())
+        shown = plant.api.index()
+        assert plant.node("node-1")["status"] == "ready"
+        assert "registered" not in copy.output()
+        plant.agents["node-1"].kill()
+        eventually(lambda: "registered" in copy.output(), picture=copy.output)
+        assert (plant.node("node-1")["id"], plant.api.index() > shown) == (node["id"], True)
+    finally:
+        plant.end()

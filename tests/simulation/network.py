@@ -114,7 +114,7 @@ class ToServer:
         try:
             return self._network.call(self._node, survived, Unreachable)
         except NameTaken as error:
-            raise Refused(str(error)) from error
+            raise Refused(str(error), again_seconds=error.again_seconds) from error
 
     def heartbeat(self, request: HeartbeatRequest) -> HeartbeatResponse:
         secret = self._journal.identity.node_secret

@@ -58,6 +58,7 @@ class Node(Model, frozen=True, kw_only=True, dict=True, gc=True):
     secrets: tuple[str, ...] = ()
     boot_id: str = ""
     machine_id: str = ""
+    folder: str = ""
     incarnation: int = 0
     protocol: int = 1
     registered_at: datetime

@@ -78,7 +78,8 @@ class RegisterRequest(Model, frozen=True, kw_only=True):
     """A node makes itself known. *epoch*, *index* and *cluster_id* are what it last heard (0 and empty: nothing).
 
     *sequence* counts the agent's messages since its start, beats among them: an older one that comes late is known.
-    *orphans* run there without a record of the agent's: its data were lost. *machine_id* is empty where none is known.
+    *orphans* run there without a record of the agent's: its data were lost. *machine_id* is empty where none is known,
+    *folder* tells the agent's data folder from a copy on the same machine.
     """
 
     node_id: NodeId
@@ -94,6 +95,7 @@ class RegisterRequest(Model, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
     boot_id: str = ""
     machine_id: str = ""
+    folder: str = ""
     incarnation: int = 0
     sequence: int = 0
     cluster_id: str = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from agent.drivers.identity import read_machine_id
 from agent.fingerprint import default_name
 from agent.journal import FolderInUse, holder_of
 from agent.node_agent import AgentSettings, NodeAgent
@@ -122,6 +123,8 @@ def test_a_registration_says_what_the_machine_has(node: Node) -> None:
     assert said.drivers["process"].healthy
     assert said.endpoint.startswith("http://127.0.0.1:")
     assert said.boot_id
+    assert said.folder == f"{node.data.stat().st_dev}:{node.data.stat().st_ino}"
+    assert said.machine_id != read_machine_id() or not said.machine_id
 
 
 def test_files_of_the_agent_are_its_own(node: Node) -> None:

@@ -119,8 +119,51 @@ def test_a_copied_data_folder_is_refused_while_the_first_lives(talker: Talker) -
         talker.come_back(incarnation=2, boot_id="boot-2", endpoint="http://10.0.0.7:7431")
 
 
-def test_a_quick_reboot_is_no_copy(store: SqlStore, talker: Talker) -> None:
-    """The same address with another boot comes back at once."""
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"machine_id": "m2", "boot_id": "boot-2"}, "on another machine"),
+        ({"machine_id": "m2"}, "on another machine"),
+        ({"folder": "1:3"}, "another data folder of this machine"),
+    ],
+)
+def test_a_copy_at_the_same_address_is_refused_while_the_first_lives(
+    store: SqlStore, membership: Membership, clock: HandClock, told: dict[str, str], why: str
+) -> None:
+    """The first goes on; a copy of what lives no more, or a folder that was moved, is let in."""
+    first = Talker(membership, machine_id="m1", folder="1:2")
+    first.join()
+    copy = Talker(membership, machine_id="m1", folder="1:2", incarnation=2)
+    copy.secret = first.secret
+    clock.move(seconds=8)
+    for _ in range(2):
+        with pytest.raises(NameTaken, match=why):
+            copy.come_back(**told)
+        first.beat()
+    first.come_back(incarnation=2)
+    clock.move(seconds=15)
+    copy.come_back(incarnation=3)
+    assert store.state.nodes[NODE].incarnation == 3
+
+
+def test_a_copy_with_another_boot_alone_is_known_because_the_first_beats(
+    membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """A cloned machine has the same id: it is told when to ask again, and finds that the first was heard meanwhile."""
+    copy = Talker(membership, incarnation=2, boot_id="boot-2")
+    copy.secret = talker.secret
+    for _ in range(3):
+        clock.move(seconds=3)
+        talker.beat()
+        clock.move(seconds=1)
+        with pytest.raises(NameTaken, match="another machine") as refused:
+            copy.come_back()
+        assert refused.value.again_seconds == pytest.approx(4)
+
+
+def test_a_quick_reboot_is_no_copy(store: SqlStore, talker: Talker, clock: HandClock) -> None:
+    """The same address with another boot comes back once a beat is missing, long before its deadline."""
+    clock.move(seconds=5.1)
     talker.come_back(incarnation=2, boot_id="boot-2")
     assert store.state.nodes[NODE].boot_id == "boot-2"
 
