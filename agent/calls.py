@@ -4,7 +4,7 @@ They run on workers and may block. None of them raises: an answer that never cam
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -186,6 +186,14 @@ class Calls:
             )
         except Exception:  # noqa: BLE001 - as above
             _log.exception("leftover stays for now", allocation=handle.allocation_id, task=handle.task)
+
+    def all_folders(self) -> Sequence[AllocationId]:
+        """Every allocation that has folders here; none where they cannot be listed now."""
+        try:
+            return self.folders.all()
+        except FolderError as error:
+            _log.warning("folders cannot be listed", why=str(error))
+            return ()
 
     def remove_folders(self, allocation_id: AllocationId) -> None:
         """Removes an allocation's files and logs, and of the artifacts what nobody has used for long."""

@@ -312,6 +312,10 @@ class Folders(Protocol):
         """Removes all of an allocation, logs too. Idempotent."""
         ...
 
+    def all(self) -> Sequence[AllocationId]:
+        """Every allocation that has folders here, wanted or not. FolderError."""
+        ...
+
 
 class FolderError(Exception):
     """A folder or file could not be made: where and why."""

@@ -65,6 +65,15 @@ class DriverWatch:
         return not self._recovering and not self._orphans.are_left
 
     @property
+    def have_recovered(self) -> bool:
+        """Whether all drivers have said what they have."""
+        return not self._recovering
+
+    def has_orphans_of(self, allocation_id: AllocationId) -> bool:
+        """Whether tasks of an allocation were found that has no record."""
+        return self._orphans.has_any_of(allocation_id)
+
+    @property
     def orphans(self) -> Sequence[AllocationId] | None:
         """Allocations of which only tasks are known; None until every driver was heard. From any thread."""
         return None if self._unheard else self._orphans.unknown

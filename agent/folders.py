@@ -72,6 +72,17 @@ class DiskFolders:
         except OSError as error:
             raise FolderError(_in_words(error, path)) from error
 
+    def all(self) -> Sequence[AllocationId]:
+        """Every allocation that has folders here. FolderError."""
+        try:
+            with os.scandir(self._root) as entries:
+                found = [one.name for one in entries if one.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise FolderError(_in_words(error, self._root)) from error
+        return [AllocationId(name) for name in sorted(found) if not name.startswith(".")]
+
     def _make_outer(self, base: str, *, foreign: bool) -> None:
         """Folders of the agent's own, through which a task of another user must be able to pass."""
         if not self._is_made:

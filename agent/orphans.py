@@ -58,6 +58,10 @@ class Orphans:
         found = {handle.allocation_id for handle, orphan in list(self._found.items()) if not orphan.at_once}
         return sorted(found)
 
+    def has_any_of(self, allocation_id: AllocationId) -> bool:
+        """Whether there is one of that allocation."""
+        return any(handle.allocation_id == allocation_id for handle in self._found)
+
     @property
     def are_left(self) -> bool:
         """Whether any has not been ended yet."""

@@ -25,6 +25,7 @@ from agent.checks import CheckBoard, CheckKey
 from agent.contact import Standing
 from agent.doors import DriverWorkers, Workers
 from agent.driver_watch import DriverWatch
+from agent.folder_sweep import FolderSweep
 from agent.held import Held
 from agent.instructions import Answer, Instruction, Moment, World
 from agent.journal import ChangeSet, Journal, JournalUnwritable
@@ -113,6 +114,14 @@ class Runner:
             never_start=self._tombstones.keys(),
             hand_in=self._hand_in,
             changed=self._mark,
+        )
+        self._sweep = FolderSweep(
+            calls=calls,
+            workers=workers.of(""),
+            standing=standing,
+            held=self._held,
+            drivers=self._drivers,
+            hand_in=self._hand_in,
         )
         self._take_up()
         standing.when_heard(self.heard)
@@ -306,6 +315,7 @@ class Runner:
             self._workers.of("").submit(str(allocation_id), lambda: self._calls.remove_folders(allocation_id))
 
     def _heard(self) -> None:
+        self._sweep.heard()
         for allocation_id, held in self._held.items():
             if any(task.must_hear for task in held.record.tasks.values()):
                 self._dirty[allocation_id] = None
@@ -490,6 +500,7 @@ class Runner:
                 held.look_at = None
                 self._dirty[allocation_id] = None
         self._drivers.step(steady)
+        self._sweep.step(steady)
         for key, check in self._checks.due(steady):
             self._make_check(key, check)
 
@@ -509,6 +520,7 @@ class Runner:
             self._heap[0][0] if self._heap else None,
             self._drivers.next_at,
             self._checks.next_at,
+            self._sweep.next_at,
             self._standing.steady + WRITE_AGAIN if self._unwritable else None,
         ]
         soonest = min((point for point in points if point is not None), default=None)

@@ -148,3 +148,13 @@ def test_removing_follows_no_link_and_may_be_repeated(folders: DiskFolders, tmp_
 
     assert not folders.paths(A1, "server").logs.parent.exists()
     assert (victim / "app.conf").read_text() == "precious"
+
+
+def test_all_that_have_folders_are_listed(folders: DiskFolders, tmp_path: Path) -> None:
+    assert folders.all() == []
+    for name in ("a2", "a1"):
+        folders.prepare(AllocationId(name), "server", mine(), [])
+    root = tmp_path / "data" / "allocations"
+    (root / "a-file").touch()
+    (root / "a-link").symlink_to("/etc")
+    assert folders.all() == ["a1", "a2"]

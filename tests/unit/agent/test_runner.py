@@ -724,3 +724,52 @@ def test_a_push_is_called_written_only_once_it_is(world: World, disk: FullDisk) 
     disk.empty()
     world.run(2)
     assert written == ["yes"]
+
+
+def test_folders_that_nothing_knows_are_removed_and_never_those_of_what_runs(world: World) -> None:
+    """The journal was lost: what is wanted again, and what runs without a record, keeps its folders."""
+    world.machine.behave = lambda _launch: Behaviour(ignores_signals=True)
+    world.assign(*(an_assignment(name) for name in ("done", "runs", "wanted")))
+    world.run(2)
+    world.machine.signal((AllocationId("done"), "server", 1), "SIGKILL")
+    world.crash()
+    del world.machine.tasks[AllocationId("done"), "server", 1]
+    (world.data / "agent.db").unlink()
+    world.start_agent()
+    world.assign(an_assignment("wanted"))
+    world.run(59)
+    assert world.folders.removed == []
+    world.run(5)
+    assert world.folders.removed == ["done"]
+    assert world.running() == [("runs", "server"), ("wanted", "server")]
+
+
+def test_no_folder_is_removed_while_the_control_plane_adopts(world: World) -> None:
+    """What it wants here is not known yet."""
+    world.assign(an_assignment("a1"))
+    world.run(2)
+    world.crash()
+    world.machine.reboot()
+    (world.data / "agent.db").unlink()
+    world.control_plane.adopting = True
+    world.start_agent()
+    world.run(300)
+    assert world.folders.removed == []
+
+
+def test_no_folder_is_removed_while_a_driver_does_not_say_what_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tasks may live."""
+
+    def recover(_driver: FakeDriver) -> Sequence[TaskHandle]:
+        raise DriverError("engine is away", temporary=True)
+
+    world.assign(an_assignment("a1"))
+    world.run(2)
+    world.crash()
+    (world.data / "agent.db").unlink()
+    monkeypatch.setattr(FakeDriver, "recover", recover)
+    world.start_agent()
+    world.run(300)
+    assert world.folders.removed == []

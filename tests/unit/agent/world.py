@@ -152,6 +152,10 @@ class MemoryFolders:
     def remove(self, allocation_id: AllocationId) -> None:
         self.removed.append(allocation_id)
 
+    def all(self) -> Sequence[AllocationId]:
+        made = {AllocationId(one) for one, _, _ in self.prepared}
+        return sorted(made - set(self.removed))
+
 
 @dataclass
 class FakeArtifacts:
