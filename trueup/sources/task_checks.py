@@ -21,6 +21,7 @@ _OF_CHECKS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "exec": (("command",), ("port", "path")),
 }
 """What each type of check needs, and what it has no use for."""
+_ARGUMENTS: Final = frozenset(("config", key) for key in ("command", "entrypoint", "args"))
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _LOOKS_LIKE_ONE: Final = re.compile(r"[A-Z][A-Z0-9_]*[a-z0-9-]*", re.ASCII)
 
@@ -104,6 +105,13 @@ def _check_variables(report: Report, task: Plain, at: Path, scope: TaskScope) ->
             for piece in split_variables(value):
                 if isinstance(piece, Variable):
                     _check_variable(report, piece, path, known)
+            if path[len(at) : len(at) + 2] in _ARGUMENTS and has_secret(value):
+                hint = (
+                    "put it into env, or into a file that the program reads: files: [{path: …, secret: NAME}]"
+                )
+                report.add(
+                    path, "has a secret, and every user of a node sees the arguments of its programs", hint
+                )
 
 
 def _texts_in(value: object, path: Path) -> Iterator[tuple[Path, str]]:
@@ -129,6 +137,13 @@ def _check_variable(report: Report, piece: Variable, path: Path, known: frozense
     close = near(piece.name, sorted(known)).replace('"', "")
     hint = close.replace("mean ", "mean ${").replace("?", "}?") if close else "write $${ for a literal ${"
     report.add(path, f"{shown} is no variable", hint)
+
+
+def has_secret(value: str) -> bool:
+    """Whether the value of a secret is put into a text."""
+    return any(
+        isinstance(one, Variable) and one.name.startswith(SECRET_PREFIX) for one in split_variables(value)
+    )
 
 
 def _check_check(report: Report, check: Plain, path: Path, scope: TaskScope) -> None:
@@ -160,7 +175,7 @@ def _check_file(report: Report, file: Plain, path: Path) -> None:
     if "each" in file and "services" not in file:
         report.add((*path, "each"), "is the line for each address of services, and there are none", key=True)
     each = text(file, "each")
-    if any(isinstance(one, Variable) and one.name.startswith(SECRET_PREFIX) for one in split_variables(each)):
+    if has_secret(each):
         report.add((*path, "each"), "has a secret", "put it into a file of its own: {path: …, secret: NAME}")
     if "secret" in file and text(file, "mode", "0600").removeprefix("0") != "600":
         report.add((*path, "mode"), "a file from a secret has mode 0600", "leave mode out")
