@@ -22,6 +22,7 @@ from agent.drivers.cgroup import Cgroups, cgroup_tag, discover
 from agent.drivers.execution import run_in_task
 from agent.drivers.exit_watch import ExitWatch
 from agent.drivers.identity import BootId, open_process, read_boot_id, send_signal
+from agent.drivers.linked_volumes import link_volumes
 from agent.drivers.lost_records import record_of
 from agent.drivers.shim.watcher import KILL_SIGNAL
 from agent.drivers.spawner import Spawner
@@ -181,6 +182,7 @@ class ProcessDriver:
             raise DriverError(f"task {launch.task} has no config.command to start")
         identity = identity_of(launch.user, self._policy)
         _prepare_folders(launch, identity)
+        link_volumes(launch, identity)
         folder.make()
         answer = self._spawner.order(self._order(launch, folder, identity))
         if "started" not in answer:

@@ -46,10 +46,7 @@ def check_task(report: Report, task: Plain, name: str, at: Path, scope: TaskScop
     for path, file in mappings(task, "files", at):
         _check_file(report, file, path)
     _check_file_paths(report, task, at)
-    for volume in mapping(task, "volumes"):
-        if volume not in scope.volumes:
-            hint = near(volume, scope.volumes) or "add it to the group's volumes"
-            report.add((*at, "volumes", volume), f"{volume!r} is no volume of this group", hint, key=True)
+    _check_volumes(report, task, at, scope)
     _check_lifecycle(report, task, at, scope)
     check_placement(report, task, at)
 
@@ -193,6 +190,24 @@ def _check_file_paths(report: Report, task: Plain, at: Path) -> None:
         elif name in seen:
             report.add((*path, "path"), "is written twice")
         seen.add(name)
+
+
+def _check_volumes(report: Report, task: Plain, at: Path, scope: TaskScope) -> None:
+    is_process = "command" in mapping(task, "config")
+    for volume, place in mapping(task, "volumes").items():
+        path = (*at, "volumes", volume)
+        if volume not in scope.volumes:
+            hint = near(volume, scope.volumes) or "add it to the group's volumes"
+            report.add(path, f"{volume!r} is no volume of this group", hint, key=True)
+        elif isinstance(place, str) and is_process and not is_beneath(place):
+            hint = "a process sees the node's own files: a relative path such as data becomes a link to the volume"
+            report.add(path, "leads out of the task's folder", hint)
+
+
+def is_beneath(path: str) -> bool:
+    """Whether a path as written stays in the folder it begins in, and is not that folder itself."""
+    name = posixpath.normpath(path)
+    return not name.startswith("/") and name not in {".", ".."} and not name.startswith("../")
 
 
 def _check_lifecycle(report: Report, task: Plain, at: Path, scope: TaskScope) -> None:
