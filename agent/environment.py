@@ -4,7 +4,7 @@ The contract's section 1 (runtime variables) is the source. Values of secrets en
 driver or the task's folder gets; no error says one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -179,12 +179,38 @@ def _secrets_of(task: Task) -> set[str]:
     found |= {one.secret for one in task.files if one.secret is not None}
     texts = [value for value in task.env.values() if isinstance(value, str)]
     texts += [one.source for one in task.artifacts]
-    texts += [*task.config.command, *task.config.args, *(one.content or "" for one in task.files)]
-    for text in texts:
+    texts += [one.content or "" for one in task.files]
+    config = asdict(task.config)
+    for text in (*texts, *_texts_in(config)):
         for piece in split_variables(text):
             if not isinstance(piece, str) and piece.name.startswith(SECRET_PREFIX):
                 found.add(piece.name.removeprefix(SECRET_PREFIX))
-    return found
+    return found | set(_named_in(config))
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Every text of plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for held in value.values():
+            yield from _texts_in(held)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from _texts_in(held)
+
+
+def _named_in(value: object) -> Iterator[str]:
+    """The names in `{secret: NAME}`, anywhere in plain data."""
+    if isinstance(value, Mapping):
+        name = value.get("secret")
+        if value.keys() == {"secret"} and isinstance(name, str):
+            yield name
+        for held in value.values():
+            yield from _named_in(held)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from _named_in(held)
 
 
 class _Values:

@@ -239,6 +239,9 @@ def test_a_file_of_addresses_that_are_not_known_is_not_written() -> None:
         a_task(env={"A": "pg://${secret:db}@x"}),
         a_task(artifacts=(Artifact(source="https://me:${secret:db}@x/y", checksum="sha256:0"),)),
         a_task(config=TaskConfig(command=("run", "${secret:db}"))),
+        a_task(config=TaskConfig(image="x", entrypoint=("run", "${secret:db}"))),
+        a_task(config=TaskConfig(image="x", auth={"username": "me", "password": {"secret": "db"}})),
+        a_task(config=TaskConfig(image="x", auth={"username": "me", "password": "${secret:db}"})),
         a_task(files=(TaskFile(path="a", content="${secret:db}"), TaskFile(path="b", secret="gone"))),
     ],
 )
