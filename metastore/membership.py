@@ -242,7 +242,7 @@ class Membership:
             beats_left = self._beats_left(known.id)
             clone = clone_conflict(known, request, still_beats=beats_left > 0)
             if clone is not None:
-                raise NameTaken(clone, again_seconds=beats_left or None)
+                raise NameTaken(clone, again_seconds=beats_left or self._claimed(known, request))
             if joined_anew:
                 # The cluster token alone does not let one node act for another that lives.
                 raise NameTaken(f"node {known.name} ({known.id}) is alive and has a secret of its own")
@@ -259,15 +259,19 @@ class Membership:
         return max(rhythm.heartbeat_seconds * _BEATS_MISSED - since, 0.0)
 
     def _taken(self, named: Node, request: RegisterRequest) -> NameTaken:
-        now, again_seconds = self._clock.monotonic(), None
-        if is_same_machine(named, request):
-            self._claims.note(named.id, now)
-            again_seconds = self._liveness.seconds_left(named.id, now)
         return NameTaken(
             f"node {request.name} is alive as {named.id}; give this agent another --name, or end the other and "
             f"wait {self.rhythm.deadline_seconds:g} s",
-            again_seconds=again_seconds,
+            again_seconds=self._claimed(named, request),
         )
+
+    def _claimed(self, node: Node, request: RegisterRequest) -> float | None:
+        """Notes that an agent of the node's own machine waits for its place, and says for how long it has to."""
+        if not is_same_machine(node, request):
+            return None
+        now = self._clock.monotonic()
+        self._claims.note(node.id, now)
+        return self._liveness.seconds_left(node.id, now)
 
     def _is_repeat(self, request: RegisterRequest, session: _Session) -> bool:
         """Whether the agent joined already, and may have been told its secret in an answer that is on its way."""

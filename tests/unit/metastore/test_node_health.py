@@ -255,6 +255,24 @@ def test_a_claimant_of_the_same_boot_inherits_before_anything_is_lost(
     assert not {"NodeDown", "AllocationLost"} & set(event_types(store))
 
 
+def test_nothing_is_lost_of_a_node_whose_data_folder_was_moved(
+    store: SqlStore, membership: Membership, clock: HandClock
+) -> None:
+    """It may be a copy, so it is refused for one deadline; it says when to come again, and is waited for."""
+    talker = Talker(membership, folder="1:2")
+    talker.join()
+    allocation = place(store, client_status="running")
+    pass_time(membership, clock, 10)
+    with pytest.raises(NameTaken, match="another data folder") as refused:
+        talker.come_back(folder="1:3", incarnation=2)
+    assert refused.value.again_seconds == pytest.approx(5)
+    pass_time(membership, clock, 5.5)
+    talker.come_back()
+    pass_time(membership, clock, 9)
+    assert (held(store, allocation).client_status, store.state.nodes[NODE].folder) == ("running", "1:3")
+    assert "NodeDown" not in event_types(store)
+
+
 def test_a_claimant_that_stays_away_is_waited_for_once(
     store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
 ) -> None:
