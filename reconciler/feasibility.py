@@ -142,7 +142,7 @@ def secrets_of(group: TaskGroup) -> Sequence[str]:
     """The names of all secrets that tasks of *group* use, sorted."""
     found: set[str] = set()
     for task in group.tasks:
-        texts: list[str] = []
+        texts = [one.source for one in task.artifacts]
         for value in task.env.values():
             if isinstance(value, SecretValue):
                 found.add(value.secret)

@@ -38,7 +38,7 @@ def victims(
         chosen.append(holder)
     if fits(node, left, demand) is not None:
         return None
-    for holder in sorted(chosen, key=lambda one: (-one.priority, one.allocation.id)):
+    for holder in sorted(chosen, key=lambda one: (-one.priority, one.allocation.name, one.allocation.id)):
         left.add(holder.allocation)
         if fits(node, left, demand) is None:
             chosen.remove(holder)
@@ -53,8 +53,11 @@ def cost(found: Iterable[Holder]) -> tuple[int, int, int]:
     return (max(priorities, default=0), len(priorities), sum(priorities))
 
 
-def _order(holder: Holder, node: Node, used: NodeUsage, demand: Demand) -> tuple[int, bool, float, str]:
-    """Least important first; who holds a wanted port before others; then who comes closest to what is missing."""
+def _order(holder: Holder, node: Node, used: NodeUsage, demand: Demand) -> tuple[int, bool, float, str, str]:
+    """Least important first; who holds a wanted port before others; then who comes closest to what is missing.
+
+    Then by name: what a dry run places has other ids than what is placed then.
+    """
     held = holder.allocation
     has_port = any(port in demand.static_ports for port in held.ports.values())
     cpu = used.cpu_millicores + demand.cpu_millicores - node.resources.cpu_millicores
@@ -62,7 +65,7 @@ def _order(holder: Holder, node: Node, used: NodeUsage, demand: Demand) -> tuple
     distance = sqrt(
         _gap(held.resources.cpu_millicores, cpu) ** 2 + _gap(held.resources.memory_bytes, memory) ** 2
     )
-    return (holder.priority, not has_port, distance, held.id)
+    return (holder.priority, not has_port, distance, held.name, held.id)
 
 
 def _gap(given: int, missing: int) -> float:

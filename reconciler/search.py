@@ -45,6 +45,7 @@ class Search:
     def __init__(self, place: Place, room: Room) -> None:
         self._version, self._group, self._room = place.version, place.group, room
         job, settings = place.version.job, room.cluster.settings
+        self._priority = (room.cluster.wanted_job(job.name) or job).priority
         self._demand: Demand = demand_of(place.group)
         self._table: NodeTable = table_of(room.cluster)
         self._gates = self._table.gates(job, place.group, settings)
@@ -213,16 +214,14 @@ class Search:
         if self._ranking is None and self._landscape is None:
             self._begin()
         if self._touched:
-            for row in self._touched:
-                self._put(row, self._points(row))
-            self._evict_again |= self._touched
-            self._touched.clear()
+            self._score_touched()
         while True:
             entry = self._ranking.best(special) if self._ranking is not None else self._top(special)
             if entry is None or not self._asks_each or self._refuses(entry[1], place, None) is None:
                 return entry
             self._full.add(entry[1])
-            self._put(entry[1], NEVER)
+            self._touched.add(entry[1])
+            self._score_touched()
 
     def _begin(self) -> None:
         """Scores every row but for spreads; minus infinity where the group cannot go."""
@@ -250,17 +249,21 @@ class Search:
         row = int(points.argmax())
         return None if points[row] == NEVER else (float(points[row]), row)
 
+    def _score_touched(self) -> None:
+        for row in self._touched:
+            points = self._points(row)
+            if self._ranking is not None:
+                self._ranking.put(row, points)
+            if self._landscape is not None:
+                self._landscape[row] = points
+        self._evict_again |= self._touched
+        self._touched.clear()
+
     def _points(self, row: int) -> float:
         if not self._may_run[row] or row in self._full:
             return NEVER
         used = self._room.usage(self._table.nodes[row].id)
         return self._score.with_room(row, used, self._held.get(row, 0))
-
-    def _put(self, row: int, points: float) -> None:
-        if self._ranking is not None:
-            self._ranking.put(row, points)
-        if self._landscape is not None:
-            self._landscape[row] = points
 
     def _best_of(self, rows: Iterable[int], place: Place) -> Entry | None:
         counted = _counted_row(place, self._table)
@@ -278,7 +281,7 @@ class Search:
     # Who would have to give way.
 
     def _has_less_important(self) -> bool:
-        cluster, most = self._room.cluster, self._version.job.priority - PRIORITY_DELTA
+        cluster, most = self._room.cluster, self._priority - PRIORITY_DELTA
         wanted = (cluster.wanted_job(name) for name in cluster.jobs)
         return any(job is not None and job.priority <= most for job in wanted)
 
@@ -290,7 +293,7 @@ class Search:
             return None
         job, node = self._version.job, self._table.nodes[row]
         used = self._room.without(node.id, leaving)
-        found = victims(node, used, self._demand, self._room.holders(node.id, job.name), job.priority)
+        found = victims(node, used, self._demand, self._room.holders(node.id, job.name), self._priority)
         return (cost(found), row, found) if found else None
 
     def _evicting(self, options: Sequence[Eviction], place: Place) -> Found | None:

@@ -2,8 +2,21 @@
 
 from typing import Any
 
+from reconciler.changes import Place
 from reconciler.evaluate import evaluate
-from tests.builders import NOON, CountingIds, a_desired, a_job, a_node, a_state, an_allocation
+from reconciler.room import Room
+from reconciler.search import Search
+from tests.builders import (
+    NOON,
+    CountingIds,
+    a_desired,
+    a_job,
+    a_node,
+    a_record,
+    a_state,
+    a_version,
+    an_allocation,
+)
 from tests.pure_cluster import PureCluster
 from trueup.models.job import Job, Port
 from trueup.models.node import Node
@@ -93,3 +106,15 @@ def test_the_node_with_the_least_important_victim_is_taken() -> None:
 def test_two_placements_of_one_pass_do_not_evict_the_same() -> None:
     cluster = full(low("a"), low("b"))
     assert sorted(add(cluster, a_job("high", count=2, cpu=1, priority=90))) == ["a.app[0]", "b.app[0]"]
+
+
+def test_what_is_replaced_in_an_older_version_is_no_more_important_than_its_job_is_now() -> None:
+    """The priority is an in-place field: it counts as git wants it now, also for what is of a version before."""
+    before, after = a_job("web", priority=90, cpu=2), a_job("web", priority=1, cpu=2, env={"V": "2"})
+    cluster = full(low("a"), low("b"))
+    state = cluster.state
+    for number, job in enumerate((before, after), start=1):
+        state.put_version(a_version(job, version=number))
+        state.jobs["web"] = a_record(job, version=number)
+    place = Place(version=state.versions["web", 1], group=before.groups[0], index=0)
+    assert Search(place, Room(state)).by_eviction(place) is None
