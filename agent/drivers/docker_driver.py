@@ -189,7 +189,9 @@ class DockerDriver:
 
     def _allowed_request(self, launch: TaskLaunch) -> dict[str, Any]:
         request = create_request(launch, self._owner)
-        given = {str(launch.task_dir), *(source for source, _, _ in launch.mounts)}
+        given = {str(launch.task_dir): True}
+        for source, _, read_only in launch.mounts:
+            given[source] = given.get(source, False) or not read_only
         for mount in request["HostConfig"]["Mounts"]:
             if mount["Type"] == "bind" and mount["Source"] not in given:
                 # What is decided on is what is mounted: a link may lead anywhere.

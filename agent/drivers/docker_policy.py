@@ -48,12 +48,12 @@ class DockerPolicy:
 
 
 def refusals(
-    request: Mapping[str, Any], policy: DockerPolicy, *, given: Collection[str], networks: Collection[str]
+    request: Mapping[str, Any], policy: DockerPolicy, *, given: Mapping[str, bool], networks: Collection[str]
 ) -> Sequence[str]:
     """Why the request may not be made, each with what would allow it; empty if it may.
 
     Sources of mounts have their links resolved. *given* are those the agent itself puts in (the task's folder, the
-    node's volumes), *networks* the modes that join a task of the same allocation.
+    node's volumes), and whether they may be written; *networks* the modes that join a task of the same allocation.
     """
     host = request["HostConfig"]
     found = [
@@ -89,12 +89,16 @@ def _capabilities(wanted: Sequence[str], policy: DockerPolicy) -> list[str]:
     ]
 
 
-def _mount(mount: Mapping[str, Any], policy: DockerPolicy, given: Collection[str]) -> str | None:
+def _mount(mount: Mapping[str, Any], policy: DockerPolicy, given: Mapping[str, bool]) -> str | None:
     source, kind = str(mount.get("Source", "")), mount["Type"]
     if kind == "tmpfs" or (kind == "volume" and (not source or source in policy.mounts)):
         return None
-    if kind == "bind" and (source in given or _beneath(source, policy.mounts)):
+    if kind == "bind" and _beneath(source, policy.mounts):
         return None
+    if kind == "bind" and source in given:
+        if given[source] or mount.get("ReadOnly", False):
+            return None
+        return f'the path "{source}" may only be read on this node: set read_only where it is mounted'
     what = "the path" if kind == "bind" else "the engine's volume"
     return (
         f'{what} "{source}" may not be mounted on this node: list it under drivers.docker.mounts {_WHERE}, '

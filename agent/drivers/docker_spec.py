@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.doors import DriverError, TaskHandle, TaskLaunch
+from agent.drivers.cgroup import PIDS_MAX
 from agent.drivers.docker_container import Container
 from agent.drivers.docker_owner import Owner
 from trueup.models.codec import understood
@@ -172,10 +173,9 @@ def _host_config(launch: TaskLaunch) -> dict[str, Any]:
         "ReadonlyRootfs": config.read_only,
         "Ulimits": [_ulimit(name, limit) for name, limit in sorted(config.ulimits.items())],
         "LogConfig": _log_config(launch.logs),
+        "PidsLimit": PIDS_MAX if config.pids_limit is None else config.pids_limit,
         **_limits(launch.resources),
     }
-    if config.pids_limit is not None:
-        host["PidsLimit"] = config.pids_limit
     if config.shm_size is not None:
         host["ShmSize"] = int(config.shm_size)
     return host

@@ -20,9 +20,8 @@ TIGHT = DockerPolicy()
 def refused(policy: DockerPolicy, **fields: Any) -> list[str]:
     launch = a_launch(Path("/var/lib/agent"), **fields)
     request = create_request(launch, OWNER)
-    return list(
-        refusals(request, policy, given={str(launch.task_dir), "/srv/given"}, networks={"container:x"})
-    )
+    given = {str(launch.task_dir): True, "/srv/given": True, "/srv/shown": False}
+    return list(refusals(request, policy, given=given, networks={"container:x"}))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +35,7 @@ def refused(policy: DockerPolicy, **fields: Any) -> list[str]:
         ({"mounts": ({"source": "/etc", "target": "/x"},)}, 'the path "/etc".*drivers.docker.mounts'),
         ({"mounts": ({"source": "/", "target": "/x"},)}, "drivers.docker.mounts"),
         ({"mounts": ({"source": "srv", "target": "/x"},)}, "drivers.docker.mounts"),
+        ({"mounts": ({"source": "/srv/shown", "target": "/x"},)}, '"/srv/shown" may only be read'),
         (
             {"mounts": ({"type": "volume", "source": "v", "target": "/x"},)},
             'volume "v".*drivers.docker.mounts',
@@ -58,6 +58,7 @@ def test_what_gives_more_than_a_containers_own_is_refused_by_default(
         (TIGHT, {"network_mode": ""}),
         (TIGHT, {"cap_add": ("CHOWN", "CAP_KILL")}),
         (TIGHT, {"volumes": [("/srv/given", "/data", False)]}),
+        (TIGHT, {"mounts": ({"source": "/srv/shown", "target": "/x", "read_only": True},)}),
         (TIGHT, {"mounts": ({"type": "tmpfs", "target": "/x"}, {"type": "volume", "target": "/y"})}),
         (DockerPolicy(privileged=True), {"privileged": True}),
         (DockerPolicy(capabilities=["CAP_NET_ADMIN"]), {"cap_add": ("net_admin",)}),
@@ -77,7 +78,7 @@ def test_only_what_is_beneath_a_listed_path_is_beneath_it(source: str) -> None:
     request = create_request(a_launch(Path("/var/lib/agent")), OWNER)
     request["HostConfig"]["Mounts"] = [{"Type": "bind", "Source": source, "Target": "/x"}]
 
-    assert len(refusals(request, DockerPolicy(mounts=["/srv"]), given=(), networks=())) == 1
+    assert len(refusals(request, DockerPolicy(mounts=["/srv"]), given={}, networks=())) == 1
 
 
 def test_the_default_network_is_the_bridge_and_refused_where_that_is() -> None:
@@ -93,7 +94,7 @@ def test_a_setting_policy_does_not_know_is_refused(key: str) -> None:
     request = create_request(a_launch(Path("/var/lib/agent")), OWNER)
     request["HostConfig"][key] = ["anything"]
 
-    found = refusals(request, DockerPolicy(privileged=True, mounts=["/"]), given=(), networks=())
+    found = refusals(request, DockerPolicy(privileged=True, mounts=["/"]), given={}, networks=())
 
     assert found == [f"HostConfig.{key} is not known to this node's policy"]
 

@@ -96,7 +96,8 @@ def test_what_the_config_leaves_open_is_the_images() -> None:
     request = create_request(a_launch(FOLDER), OWNER)
 
     assert not {"Cmd", "Entrypoint", "WorkingDir", "Hostname"} & request.keys()
-    assert not {"PidsLimit", "ShmSize"} & request["HostConfig"].keys()
+    assert "ShmSize" not in request["HostConfig"]
+    assert request["HostConfig"]["PidsLimit"] == 4096
     assert request["HostConfig"]["Init"] is True
 
 
