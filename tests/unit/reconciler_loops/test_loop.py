@@ -1,10 +1,10 @@
 """The reconcile loop over a real store: what it commits, what it leaves alone, and what a fault costs."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 import reconciler.loop
 from metastore.store import SqlStore
