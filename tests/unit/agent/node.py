@@ -1,5 +1,7 @@
 """A real agent on a data folder, and a small control plane that it speaks HTTP with."""
 
+import contextlib
+import random
 import socket
 import threading
 import time
@@ -36,9 +38,13 @@ def until(holds: Callable[[], object]) -> None:
 
 
 def a_free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port nobody listens on now, beneath those that the system hands out: no connection takes it meanwhile."""
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", random.randint(10_000, 19_999))) as one,
+        ):
+            return int(one.getsockname()[1])
 
 
 class ServedPlane(FakeControlPlane):
