@@ -1,4 +1,4 @@
-"""All of these tests call their allocation `a1`, so on the run's engine each gives up its container's name."""
+"""All of these tests call their allocation `a1`: on the run's engine they take turns, and each gives up its name."""
 
 import contextlib
 from collections.abc import Iterator

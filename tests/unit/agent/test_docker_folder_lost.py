@@ -14,7 +14,7 @@ from tests.docker_engine import DockerEngine
 from tests.unit.agent.node import a_running_node, until
 from trueup.models.job import TaskConfig
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("a1")]
 
 
 def test_containers_outlive_the_data_folder(tmp_path: Path, docker_engine: DockerEngine) -> None:

@@ -18,7 +18,7 @@ from trueup.models.allocation import TaskState
 from trueup.models.ids import AllocationId
 from trueup.models.job import TaskConfig
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("a1")]
 
 _IMAGE = "trueup-test-healthcheck"
 

@@ -20,7 +20,7 @@ from trueup.models.job import Artifact, Check, Port, TaskConfig, TaskFile
 from trueup.models.service import ServiceAddress, ServiceNews
 from trueup.models.units import Duration
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("a1")]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from trueup.models.ids import AllocationId
 from trueup.models.job import TaskConfig, TaskGroup
 from trueup.models.wire import StopOrder
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("a1")]
 
 
 @pytest.fixture
