@@ -103,13 +103,8 @@ def to_json(value: object) -> bytes:
     return msgspec.json.encode(value, enc_hook=_encode)
 
 
-def to_canonical_json(value: object) -> bytes:
-    """JSON with sorted keys and no defaults: equal values, equal bytes, whatever the process or release."""
-    return plain_to_canonical_json(to_plain(value))
-
-
-def plain_to_canonical_json(plain: object) -> bytes:
-    """The same of what is plain data already."""
+def to_canonical_json(plain: object) -> bytes:
+    """JSON of plain data with sorted keys: equal data, equal bytes, whatever the process or release."""
     return msgspec.json.encode(plain, order="deterministic")
 
 

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from trueup.models.codec import plain_to_canonical_json, to_plain_without
+from trueup.models.codec import to_canonical_json, to_plain_without
 from trueup.models.ids import Digest
 from trueup.models.job import Job, TaskGroup
 from trueup.models.remembered import remembered
@@ -47,14 +47,14 @@ def _group_digest(job: Job, group: TaskGroup) -> Digest:
     seen["tasks"] = sorted(tasks, key=lambda task: str(task["name"]))
     seen["type"] = job.type
     seen["restart_token"] = job.restart_token
-    return content_digest(plain_to_canonical_json(seen))
+    return content_digest(to_canonical_json(seen))
 
 
 @remembered
 def job_digest(job: Job) -> Digest:
     """The digest of all groups: what a rollout, a promotion or a revert speaks of."""
     groups = sorted((group.name, group_digest(job, group)) for group in job.groups)
-    return content_digest(plain_to_canonical_json(groups))
+    return content_digest(to_canonical_json(groups))
 
 
 def content_digest(content: bytes) -> Digest:
