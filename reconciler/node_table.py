@@ -4,7 +4,7 @@ Kept beside a state and brought up to date by what changed there: the nodes them
 only touches its node's totals. What is asked of all nodes is then a few operations on whole columns.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ from reconciler.feasibility import (
     offers_volume,
     secrets_of,
 )
+from reconciler.kept import Kept
 from reconciler.packing import NEVER, Packing
 from trueup.models.codec import to_json
 from trueup.models.fit import Demand
@@ -38,8 +39,9 @@ from trueup.models.template import ClusterSettings
 
 ABSENT: Final = -1
 """The code of a node that has no value."""
-_PACKINGS_BYTES: Final = 64 << 20
-_MOST_PACKINGS: Final = 512
+_KEPT_BYTES: Final = 64 << 20
+_MOST_KEPT: Final = 2048
+"""Of gates, of those who pass some together, and of demands: so many of each, and so much memory for each."""
 
 
 class Gate(msgspec.Struct, frozen=True, gc=False):
@@ -50,8 +52,9 @@ class Gate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Passing(NamedTuple):
-    """Which rows pass some gates; *bar* says the same to be added to points: 0, or minus infinity."""
+    """Which rows pass *gates*; *bar* says the same to be added to points: 0, or minus infinity."""
 
+    gates: tuple[Gate, ...]
     mask: Mask
     bar: Column
 
@@ -65,12 +68,12 @@ class NodeTable:
         self.row_of: Mapping[NodeId, int] = {node.id: row for row, node in enumerate(self.nodes)}
         self.columns = Columns(self.nodes)
         self._attributes: Sequence[Mapping[str, str]] | None = None
-        self._gates: dict[Hashable, Gate] = {}
-        self._passing: dict[tuple[int, ...], Passing] = {}
-        self._packings: dict[Hashable, Packing] = {}
+        # By the identity of arrays and gates: what is kept under it holds them, so that no other can have it.
+        self._gates: Kept[Gate] = Kept(self._most_of(bytes_a_row=2))
+        self._passing: Kept[Passing] = Kept(self._most_of(bytes_a_row=9))
+        self._packings: Kept[Packing] = Kept(self._most_of(bytes_a_row=32))
         self._drivers: dict[str, tuple[Codes, Sequence[Node]]] = {}
         self._values: dict[str, tuple[Codes, Sequence[str]]] = {}
-        self._most_packings = min(_MOST_PACKINGS, 1 + _PACKINGS_BYTES // (32 * max(len(self.nodes), 1)))
         for node in self.nodes:
             if state.usage(node.id).allocations:
                 self.refresh(state, node.id)
@@ -82,25 +85,15 @@ class NodeTable:
             self.columns.put(row, state.usage(node_id))
 
     def packing(self, demand: Demand, bar: Column, placement: str) -> Packing:
-        """The points of *demand* where *bar* lets it go, kept for those that were asked for last."""
+        """The points of *demand* where *bar* lets it go."""
         key = (demand.cpu_millicores, demand.memory_bytes, id(bar), placement)
-        found = self._packings.pop(key, None)
-        if found is None:
-            found = Packing(self.columns, demand, bar, wants_empty=placement == "spread")
-            if len(self._packings) >= self._most_packings:
-                del self._packings[next(iter(self._packings))]
-        self._packings[key] = found
-        return found
+        return self._packings.of(
+            key, lambda: Packing(self.columns, demand, bar, wants_empty=placement == "spread")
+        )
 
     def passing(self, gates: Sequence[Gate]) -> Passing:
         """Who passes all *gates*. Not to be changed by the caller."""
-        key = tuple(map(id, gates))
-        found = self._passing.get(key)
-        if found is None:
-            mask = np.logical_and.reduce([one.passes for one in gates])
-            found = Passing(mask, np.where(mask, 0.0, NEVER))
-            self._passing[key] = found
-        return found
+        return self._passing.of(tuple(map(id, gates)), lambda: _passing(tuple(gates)))
 
     def gates(self, job: Job, group: TaskGroup, settings: ClusterSettings) -> list[Gate]:
         """The filters of `feasibility.check` in their order, each over all nodes."""
@@ -140,11 +133,9 @@ class NodeTable:
         return self._attributes
 
     def _accepting(self, settings: ClusterSettings) -> Gate:
-        key = ("accepts", settings.nodes)
-        if key not in self._gates:
-            reasons = [accepts(node, settings) for node in self.nodes]
-            self._gates[key] = _gate_of(reasons)
-        return self._gates[key]
+        return self._gates.of(
+            ("accepts", settings.nodes), lambda: _gate_of([accepts(node, settings) for node in self.nodes])
+        )
 
     def _driver(self, task: Task) -> Gate:
         """Whose driver can run *task*: asked once for each state the driver has anywhere."""
@@ -162,31 +153,35 @@ class NodeTable:
             self._drivers[task.driver] = (np.array(codes, dtype=np.int64), samples)
         codes_of, samples_of = self._drivers[task.driver]
         reasons = tuple(has_driver(node, task) for node in samples_of)
-        gate_key = ("driver", task.driver, reasons)
-        found = self._gates.get(gate_key)
-        if found is None:
-            found = _gate_of([reasons[code] for code in codes_of])
-            self._gates[gate_key] = found
-        return found
+        return self._gates.of(
+            ("driver", task.driver, reasons), lambda: _gate_of([reasons[code] for code in codes_of])
+        )
 
     def _meeting(self, condition: Constraint | Affinity) -> Gate:
-        key = (condition.attribute, condition.operator, condition.value)
-        found = self._gates.get(key)
-        if found is None:
-            found = self._gates[key] = self._gate(
-                constraint_failed(*key), lambda _node, held: meets(condition, held)
-            )
-        return found
+        asked = (condition.attribute, condition.operator, condition.value)
+        return self._gates.of(
+            asked,
+            lambda: self._asked_of_each(
+                constraint_failed(*asked), lambda _node, held: meets(condition, held)
+            ),
+        )
 
     def _gate(self, reason: Reason, holds: Callable[[Node, Mapping[str, str]], bool]) -> Gate:
         """The gate that refuses with *reason* whoever does not hold; a reason says all that is asked."""
-        found = self._gates.get(reason)
-        if found is None:
-            rows = zip(self.nodes, self.attributes, strict=True)
-            passes = np.array([holds(node, held) for node, held in rows], dtype=np.bool_)
-            found = Gate(passes, ((reason, ~passes),))
-            self._gates[reason] = found
-        return found
+        return self._gates.of(reason, lambda: self._asked_of_each(reason, holds))
+
+    def _asked_of_each(self, reason: Reason, holds: Callable[[Node, Mapping[str, str]], bool]) -> Gate:
+        rows = zip(self.nodes, self.attributes, strict=True)
+        passes = np.array([holds(node, held) for node, held in rows], dtype=np.bool_)
+        return Gate(passes, ((reason, ~passes),))
+
+    def _most_of(self, *, bytes_a_row: int) -> int:
+        return min(_MOST_KEPT, 1 + _KEPT_BYTES // (bytes_a_row * max(len(self.nodes), 1)))
+
+
+def _passing(gates: tuple[Gate, ...]) -> Passing:
+    mask = np.logical_and.reduce([one.passes for one in gates])
+    return Passing(gates, mask, np.where(mask, 0.0, NEVER))
 
 
 def _offers(source: str, node: Node, _attributes: Mapping[str, str]) -> bool:

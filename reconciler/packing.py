@@ -41,11 +41,11 @@ NEVER: Final = -np.inf
 class Packing:
     """The points of one demand: from -1 to 1, by the shares of the node that it takes.
 
-    *bar* is 0 on the rows where it may go, else minus infinity.
+    *bar* is 0 on the rows where it may go, else minus infinity; it is held, for points are kept by its identity.
     """
 
     def __init__(self, columns: Columns, demand: Demand, bar: Column, *, wants_empty: bool) -> None:
-        self._columns = columns
+        self._columns, self.bar = columns, bar
         self._cpu, self._memory = float(demand.cpu_millicores), float(demand.memory_bytes)
         self._by_cpu, self._by_memory = 1 / sqrt(max(self._cpu, 1)), 1 / sqrt(max(self._memory, 1))
         self._wants_empty = wants_empty

@@ -49,7 +49,7 @@ class Search:
         self._demand: Demand = demand_of(place.group)
         self._table: NodeTable = table_of(room.cluster)
         self._gates = self._table.gates(job, place.group, settings)
-        self._may_run, bar = self._table.passing(self._gates)
+        _, self._may_run, bar = self._table.passing(self._gates)
         packing = self._table.packing(self._demand, bar, settings.placement)
         self._score = Score(self._table, job, place.group, packing)
         self._held = rows_held(self._rows_of_others())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reconciler.columns import FREE_CPU
 from reconciler.evaluate import evaluate
 from reconciler.feasibility import check
+from reconciler.kept import Kept
 from reconciler.node_table import NodeTable, refused, table_of
 from reconciler.ranking import Ranking
 from reconciler.scoring import Score
@@ -171,3 +172,32 @@ def test_a_copy_of_the_state_has_a_table_of_its_own() -> None:
     assert isinstance(table_of(other), NodeTable)
     assert table_of(other) is not table
     assert list(table_of(state).columns.matrix[FREE_CPU]) == [node.resources.cpu_millicores]
+
+
+def test_more_demands_and_constraints_than_are_kept_are_placed_as_well() -> None:
+    """Each job is pinned to a node of its own, with a demand of its own; all are asked for twice, in either order."""
+    nodes = tuple(a_node(f"n{number}", labels={"own": str(number)}) for number in range(8))
+    jobs = tuple(
+        a_job(
+            f"j{number}",
+            cpu=0.1 + number / 10,
+            constraints=(Constraint(attribute="node.labels.own", value=str(number)),),
+        )
+        for number in range(8)
+    )
+    state = a_state(nodes=nodes, jobs=jobs)
+    table = table_of(state)
+    table._gates, table._passing, table._packings = Kept(3), Kept(2), Kept(2)
+    for number in (*range(8), *reversed(range(8))):
+        (placement,) = evaluate(f"j{number}", state, NOON, CountingIds()).placements
+        assert placement.allocation.node == f"n{number}"
+
+
+def test_what_was_not_asked_for_longest_is_not_kept() -> None:
+    kept: Kept[list[int]] = Kept(2)
+    first = kept.of("a", lambda: [1])
+    kept.of("b", lambda: [2])
+    assert kept.of("a", lambda: [3]) is first
+    kept.of("c", lambda: [4])
+    assert kept.of("a", lambda: [5]) is first
+    assert kept.of("b", lambda: [6]) == [6]
