@@ -218,7 +218,7 @@ def _ended(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord
         oom_killed=status.oom_killed,
         due_at=None,
         waits_since=None,
-    ).with_event(moment.now, "Terminated", _end_in_words(status))
+    ).with_event(moment.now, "Terminated", _end_in_words(record, status, view))
     if record.ending == "limit":
         return _dead(ended, failed=not view.is_poststop)
     if view.winding_down:
@@ -380,12 +380,16 @@ def _advance_running(record: TaskRecord, view: TaskView) -> TaskStep:
         return _begin_end(record, view, "halt", "")
     if view.checks is not None and view.checks.exhausted and view.checks.attempt == record.attempt:
         return _begin_end(record, view, "restart", f"checks failed: {view.checks.detail}")
-    limit = view.task.max_run_duration or (POSTSTOP_LIMIT if view.is_poststop else None)
+    limit = _longest_run(view)
     if limit is None or record.first_running_since is None:
         return _keep_told(record, view, None)
     if record.first_running_since + limit > steady:
         return _keep_told(record, view, record.first_running_since + limit)
     return _begin_end(record, view, "limit", f"it ran for its limit of {format_duration(limit)}")
+
+
+def _longest_run(view: TaskView) -> timedelta | None:
+    return view.task.max_run_duration or (POSTSTOP_LIMIT if view.is_poststop else None)
 
 
 def _keep_told(record: TaskRecord, view: TaskView, look_at: datetime | None) -> TaskStep:
@@ -459,7 +463,16 @@ def _handle(record: TaskRecord) -> HandleRecord:
     return record.handle
 
 
-def _end_in_words(status: TaskStatus) -> str:
+def _end_in_words(record: TaskRecord, status: TaskStatus, view: TaskView) -> str:
+    """How it ended, after why this agent ended it where the way of its end says nothing of that."""
+    limit = _longest_run(view)
+    if record.ending != "limit" or limit is None:
+        return _status_in_words(status)
+    what = "max_run_duration" if view.task.max_run_duration else "a poststop task may"
+    return f"it ran longer than {what} ({format_duration(limit)}): {_status_in_words(status)}"
+
+
+def _status_in_words(status: TaskStatus) -> str:
     if status.state == "gone":
         words = "no trace is left of it, nor of how it ended"
     elif status.oom_killed:

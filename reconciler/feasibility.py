@@ -24,6 +24,7 @@ from trueup.models.reasons import (
     missing_driver,
     missing_secret,
     missing_volume,
+    unhealthy_driver,
     wrong_region,
 )
 from trueup.models.remembered import remembered
@@ -72,7 +73,7 @@ def has_driver(node: Node, task: Task) -> Reason | None:
     if driver is None:
         return missing_driver(task.driver)
     if not driver.healthy:
-        return missing_driver(task.driver, driver.detail)
+        return unhealthy_driver(task.driver, driver.detail)
     return forbids(driver, task)
 
 

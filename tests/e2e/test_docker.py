@@ -171,8 +171,8 @@ def test_without_an_engine_processes_run_and_containers_wait_with_a_reason(
         before = plant.api.until_running("sleeper", 1)
         (unplaced,) = plant.api.until(lambda: plant.api.job("web")["unplaced"] or None)
         (reason,) = unplaced["reasons"]
-        assert reason.startswith("driver docker is missing")
-        assert "driver docker is missing" in plant.command("explain", "web")
+        assert reason.startswith("driver docker is unhealthy: no Docker engine answers at")
+        assert "driver docker is unhealthy" in plant.command("explain", "web")
         assert plant.output().count("driver does not say what runs") <= 1
         socket.symlink_to(docker_engine.host.removeprefix("unix://"))
         containers(plant)

@@ -27,9 +27,14 @@ def wrong_region(regions: tuple[str, ...]) -> Reason:
     return Reason(f"region is not {' or '.join(regions)}")
 
 
-def missing_driver(driver: str, detail: str = "") -> Reason:
-    """The node cannot run the driver; *detail* says what to do about it."""
-    return Reason(f"driver {driver} is missing" + (f": {detail}" if detail else ""))
+def missing_driver(driver: str) -> Reason:
+    """The node does not offer the driver."""
+    return Reason(f"driver {driver} is missing")
+
+
+def unhealthy_driver(driver: str, detail: str) -> Reason:
+    """The node offers the driver, and it does not work now; *detail* says why, as the node told it."""
+    return Reason(f"driver {driver} is unhealthy" + (f": {detail}" if detail else ""))
 
 
 def forbidden(driver: str, what: str) -> Reason:

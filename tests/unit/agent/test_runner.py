@@ -415,6 +415,8 @@ def test_max_run_duration_ends_a_batch_as_failed(world: World) -> None:
     assert world.running() == [("a1", "server")]
     world.run(2)
     assert world.told().client_status == "failed"
+    why = world.told().tasks["server"].events[-1].message
+    assert why == "it ran longer than max_run_duration (10s): by signal 15"
 
 
 def test_stop_after_ends_what_has_no_contact_and_survives_the_agent(world: World) -> None:

@@ -85,7 +85,7 @@ def test_a_cluster_without_nodes_says_so() -> None:
         (
             a_job(),
             a_node(drivers={"process": DriverState(healthy=False, detail="switched off")}),
-            "driver process is missing: switched off",
+            "driver process is unhealthy: switched off",
         ),
         (a_job(), a_node(eligible=False), "node is ineligible"),
         (a_job(), a_node(status="down"), "node is not ready"),
