@@ -10,7 +10,7 @@ from flask import Response
 
 from api.access import bearer
 from api.ask import Ask
-from api.problems import Problem, bad_request, not_found
+from api.problems import Problem, bad_request
 from api.routing import Answer, Route
 from metastore.errors import NameTaken, StoreUnavailable, UnknownNode
 from trueup.models.codec import from_json, to_json
@@ -48,13 +48,6 @@ def heartbeat(ask: Ask) -> Answer:
     except StoreUnavailable as error:
         raise _not_now(error) from error
     return _json(answer)
-
-
-def notify(_ask: Ask) -> Answer:
-    """Is not there: no secret for it was given."""
-    raise not_found(
-        "/notify is off: it needs a secret that it shares with the forge; until then the source is polled"
-    )
 
 
 def _secret(ask: Ask) -> str:
@@ -109,14 +102,5 @@ ROUTES: Final[Sequence[Route]] = (
         body=HeartbeatRequest,
         answer=HeartbeatResponse,
         audience="agents",
-    ),
-    Route(
-        path="/notify",
-        method="POST",
-        handler=notify,
-        about="A forge's signed nudge: the next poll is due now. 404 while no secret for it is given.",
-        audience="agents",
-        answer=None,
-        media_type="",
     ),
 )

@@ -18,6 +18,7 @@ from api import (
     jobs,
     metrics,
     nodes,
+    notify,
     openapi,
     revisions,
     services,
@@ -51,6 +52,7 @@ ROUTES: Final[Sequence[Route]] = (
     *openapi.ROUTES,
     *page.ROUTES,
     *agents.ROUTES,
+    *notify.ROUTES,
 )
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -60,6 +62,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_POSTED_BY: Final = {"/notify": "the forge of the specs"}
 _log = logging.getLogger(__name__)
 
 
@@ -146,7 +149,11 @@ def _http_error(shared: Shared, error: HTTPException) -> Response:
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(error.valid_methods or ())
         hint = hint_for(shared.snapshots.at(shared.index), method, path)
-        detail = f"{path} is for agents, which POST to it" if "POST" in allowed else hint or READ_ONLY
+        detail = (
+            f"{path} is only POSTed to, by {_POSTED_BY.get(path, 'agents')}"
+            if "POST" in allowed
+            else hint or READ_ONLY
+        )
         return problem_response(Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, allow=", ".join(allowed)))
     if isinstance(error, NotFound):
         hint = (

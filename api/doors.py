@@ -122,7 +122,8 @@ class ApiDeps:
 
     *read_token* None: readers need none, and then Host is checked against *allowed_hosts* (IP addresses and
     `localhost` always pass). *source_status*: how the spec source does right now; None: as the store has it, which
-    misses successes since the last change. *stopping* is the server's: what is parked waits on it.
+    misses successes since the last change. *notify_secret* None: `/notify` is off; else *nudge* makes the source look.
+    *stopping* is the server's: what is parked waits on it. *node_use*: what a node's newest beat said is in use there.
     """
 
     store: StateStore
@@ -136,3 +137,6 @@ class ApiDeps:
     watch_cap: int = 64
     stopping: threading.Event = field(default_factory=threading.Event)
     version: str = __version__
+    notify_secret: Callable[[], str | None] = lambda: None
+    nudge: Callable[[], None] = lambda: None
+    brought_logs: BroughtLogs | None = None

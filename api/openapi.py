@@ -31,6 +31,12 @@ _PROBLEM_STATUSES: Final[Mapping[str, Mapping[str, str]]] = {
         "401": "The token is not known: register with the cluster token.",
         "409": "Another living node has that id or name.",
     },
+    "forges": {
+        "401": "It is not signed with the secret.",
+        "404": "No secret was given to the server.",
+        "413": "The body is larger than what is read.",
+        "503": "Others are being read.",
+    },
     "everyone": {"503": "Not ready."},
 }
 
@@ -100,13 +106,14 @@ def _operation(route: Route, by_type: Mapping[int, Any]) -> dict[str, Any]:
 _SECURITY: Final[Mapping[str, list[dict[str, list[str]]]]] = {
     "readers": [{}, {"bearer": []}, {"basic": []}],
     "agents": [{"bearer": []}],
+    "forges": [{}],
     "everyone": [{}],
 }
 
 
 def _success(route: Route, by_type: Mapping[int, Any]) -> dict[str, Any]:
     if not route.media_type:
-        return {}
+        return {"202": {"description": "It was taken; there is nothing to say."}}
     schema = {"type": "string"} if route.answer is None else by_type[id(route.answer)]
     return {
         "200": {

@@ -10,7 +10,7 @@ Answer: TypeAlias = Response | object
 """A ready response, or a value that becomes JSON."""
 Handler: TypeAlias = Callable[..., Answer]
 """Called with the `Ask` and the path's variables by name."""
-Audience = Literal["readers", "agents", "everyone"]
+Audience = Literal["readers", "agents", "forges", "everyone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

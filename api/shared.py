@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from api.access import Access
 from api.doors import ApiDeps
+from api.nudges import AT_ONCE, Paced
 from api.request_metrics import RequestMetrics
 from api.routing import Route
 from api.views.status import Summary, summarize
@@ -59,6 +60,8 @@ class Shared:
             clock=deps.clock,
             stopping=deps.stopping,
         )
+        self.notifying = threading.BoundedSemaphore(AT_ONCE)
+        self.nudge = Paced(deps.nudge)
         self.metrics = RequestMetrics()
 
     @property

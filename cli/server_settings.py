@@ -64,6 +64,7 @@ class ServerSettings:
     public_read: bool
     allowed_hosts: tuple[str, ...]
     node_timeout: Duration
+    notify_secret_file: Path | None
     log_level: str
     log_format: str
 
@@ -170,6 +171,7 @@ OPTION_NAMES: Final = frozenset(
 
 def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     own = {name: value for name, value in given.items() if name in OPTION_NAMES}
+        "notify_secret_file",
     return own, {name: value for name, value in given.items() if name not in OPTION_NAMES}
 
 
@@ -222,6 +224,7 @@ def server_settings(
 
 
 def _git(own: Mapping[str, Any], urls: tuple[str, ...]) -> GitSettings:
+        notify_secret_file=own["notify_secret_file"],
     return GitSettings(
         urls=urls,
         ref=own["ref"],

@@ -108,8 +108,14 @@ class ControlPlane:
         self._closing.close()
         return stuck
 
+    def _nudge(self) -> None:
+        self._source.look_now()
+        self._wake_source()
+
     def _deps(self, settings: ServerSettings, clock: SystemClock) -> ApiDeps:
-        read_token_file = settings.read_token_file
+        read_token_file, notify_file = settings.read_token_file, settings.notify_secret_file
+        if notify_file is not None:
+            read_token(notify_file)  # what is wrong with it is said at the start
         return ApiDeps(
             store=self.store,
             membership=self.membership,
@@ -119,6 +125,8 @@ class ControlPlane:
             read_token=lambda: None if read_token_file is None else read_token(read_token_file),
             allowed_hosts=settings.allowed_hosts,
             source_status=lambda: self._source.status,
+            notify_secret=lambda: None if notify_file is None else read_token(notify_file),
+            nudge=self._nudge,
             watch_cap=WATCH_CAP,
             stopping=self._stopping,
         )
