@@ -126,6 +126,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         show_default=True,
         help="How long a node may be silent before it is down.",
     ),
+    click.option(
+        "--notify-secret-file",
+        type=_FILE,
+        metavar="FILE",
+        help="A file with the secret of the forge's webhook: with it, POST /notify makes the next poll due.",
+    ),
 )
 
 
@@ -165,13 +171,13 @@ OPTION_NAMES: Final = frozenset(
         "allowed_host",
         "insecure",
         "node_timeout",
+        "notify_secret_file",
     }
 )
 
 
 def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     own = {name: value for name, value in given.items() if name in OPTION_NAMES}
-        "notify_secret_file",
     return own, {name: value for name, value in given.items() if name not in OPTION_NAMES}
 
 
@@ -218,13 +224,13 @@ def server_settings(
         public_read=own["public_read"],
         allowed_hosts=tuple(own["allowed_host"]),
         node_timeout=own["node_timeout"],
+        notify_secret_file=own["notify_secret_file"],
         log_level=common.log_level,
         log_format=common.log_format,
     )
 
 
 def _git(own: Mapping[str, Any], urls: tuple[str, ...]) -> GitSettings:
-        notify_secret_file=own["notify_secret_file"],
     return GitSettings(
         urls=urls,
         ref=own["ref"],
