@@ -22,7 +22,7 @@ from agent.doors import Driver, Secrets, Workers
 from agent.heartbeat import Facts
 from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
-from trueup.models.node import DriverState, NodeResources
+from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.units import Bytes, Millicores
 
 DRIVERS_AGAIN_SECONDS: Final = 15.0
@@ -56,14 +56,16 @@ class SystemMachine:
         data: Path,
         artifacts: ArtifactPolicy,
         endpoint: Callable[[], str],
+        use: Callable[[], NodeUse | None],
     ) -> None:
-        """Looks at the machine once, and asks every driver."""
+        """Looks at the machine once, and asks every driver. *use* says at once what is in use."""
         self._identification = identification
         self._drivers = drivers
         self._secrets = secrets
         self._workers = workers
         self._clock = clock
         self._endpoint = endpoint
+        self._use = use
         self._told_of_artifacts = told_of_artifacts(artifacts)
         self._resources = resources_of(identification)
         self._attributes = attributes_of_machine(data)
@@ -92,6 +94,7 @@ class SystemMachine:
             drivers=states,
             volumes=one.volumes,
             secrets=tuple(self._secrets.names()),
+            used=self._use(),
         )
 
     def _ask(self, name: str) -> None:

@@ -16,7 +16,7 @@ from agent.doors import ControlPlane, Refused, Unknown, Unreachable
 from agent.journal import Journal
 from agent.reports import Reports
 from trueup.models.ids import AllocationId
-from trueup.models.node import DriverState, NodeResources
+from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.service import ServiceNews
 from trueup.models.wire import (
     Assignment,
@@ -40,7 +40,7 @@ _log = structlog.stdlib.get_logger("trueup.agent")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a registration says of this machine."""
+    """What a registration says of this machine, and *used*, which beats say alone."""
 
     name: str
     region: str
@@ -51,6 +51,7 @@ class Facts:
     drivers: dict[str, DriverState]
     volumes: tuple[str, ...]
     secrets: tuple[str, ...]
+    used: NodeUse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +249,7 @@ class Heartbeat:
                 node_id=identity.node_id,
                 incarnation=identity.incarnation,
                 sequence=self._sequence,
-                used=sheet.used,
+                used=facts.used,
                 drivers=facts.drivers,
                 updates=sheet.updates,
                 holdings_digest=sheet.digest,

@@ -46,6 +46,7 @@ from agent.probes import SocketProber
 from agent.reports import Reports
 from agent.runner import Runner
 from agent.secrets_folder import SecretsFolder
+from agent.usage import MachineMeter, UseSampler
 from agent.workers import DriverPools, ThreadWorkers
 from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
@@ -281,6 +282,7 @@ def _build(
             opened.callback(hook)
         secrets = SecretsFolder(settings.secrets)
         folders = DiskFolders(settings.data / "allocations")
+        sampler = UseSampler(MachineMeter(settings.data), workers.of(""), clock)
         machine = SystemMachine(
             identification=_identification(settings),
             drivers=drivers,
@@ -290,6 +292,7 @@ def _build(
             data=settings.data,
             artifacts=settings.artifacts,
             endpoint=endpoint.url,
+            use=sampler.latest,
         )
         doors = AgentDoors(
             journal=journal,

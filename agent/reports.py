@@ -8,10 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from trueup.models.allocation import AllocatedResources
 from trueup.models.ids import AllocationId
-from trueup.models.node import NodeResources
-from trueup.models.units import Bytes, Millicores
 from trueup.models.wire import AllocationUpdate, Holding, HoldingKey, holdings_digest
 
 
@@ -22,7 +19,6 @@ class Sheet:
     updates: tuple[AllocationUpdate, ...]
     keys: tuple[HoldingKey, ...]
     digest: str
-    used: NodeResources
     numbers: Mapping[AllocationId, int] = field(default_factory=dict)
 
 
@@ -34,15 +30,15 @@ class Reports:
         self._lock = threading.Lock()
         self._number = 0
         self._untold: dict[AllocationId, tuple[int, AllocationUpdate]] = {}
-        self._holdings: dict[AllocationId, tuple[Holding, AllocatedResources]] = {}
-        self._held: tuple[tuple[HoldingKey, ...], str, NodeResources] | None = None
+        self._holdings: dict[AllocationId, Holding] = {}
+        self._held: tuple[tuple[HoldingKey, ...], str] | None = None
 
-    def put(self, holding: Holding, resources: AllocatedResources, update: AllocationUpdate | None) -> None:
+    def put(self, holding: Holding, update: AllocationUpdate | None) -> None:
         """Takes in how an allocation is now, and what to tell of it (None: nothing new)."""
         with self._lock:
             before = self._holdings.get(holding.id)
-            self._holdings[holding.id] = (holding, resources)
-            if before is None or _key(before[0]) != _key(holding):
+            self._holdings[holding.id] = holding
+            if before is None or _key(before) != _key(holding):
                 self._held = None
         if update is not None:
             self.tell(update)
@@ -71,23 +67,22 @@ class Reports:
         with self._lock:
             if self._held is None:
                 living = self._keys()
-                self._held = (living, holdings_digest(living), self._used())
-            keys, digest, used = self._held
+                self._held = (living, holdings_digest(living))
+            keys, digest = self._held
             updates = {key: update for key, (_, update) in self._untold.items()}
             if everything:
-                updates = {key: _update(held) for key, (held, _) in self._holdings.items()} | updates
+                updates = {key: _update(held) for key, held in self._holdings.items()} | updates
             return Sheet(
                 updates=tuple(updates.values()),
                 keys=keys,
                 digest=digest,
-                used=used,
                 numbers={key: number for key, (number, _) in self._untold.items()},
             )
 
     def holdings(self) -> tuple[Holding, ...]:
         """Every allocation held, ended ones too, sorted by id."""
         with self._lock:
-            return tuple(self._holdings[key][0] for key in sorted(self._holdings))
+            return tuple(self._holdings[key] for key in sorted(self._holdings))
 
     def told(self, sheet: Sheet, *, only_held: bool = False) -> None:
         """*sheet* was answered: what has not changed since need not be told again.
@@ -102,15 +97,8 @@ class Reports:
                     del self._untold[key]
 
     def _keys(self) -> tuple[HoldingKey, ...]:
-        held = (self._holdings[key][0] for key in sorted(self._holdings))
+        held = (self._holdings[key] for key in sorted(self._holdings))
         return tuple(key for key in map(_key, held) if key is not None)
-
-    def _used(self) -> NodeResources:
-        living = [taken for held, taken in self._holdings.values() if _key(held) is not None]
-        return NodeResources(
-            cpu_millicores=Millicores(sum(taken.cpu_millicores for taken in living)),
-            memory_bytes=Bytes(sum(taken.memory_bytes for taken in living)),
-        )
 
 
 def _update(holding: Holding) -> AllocationUpdate:

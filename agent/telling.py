@@ -27,7 +27,7 @@ class Telling:
             return
         news = None if known or update == held.told else update
         held.told, held.told_version = update, allocation.job_version
-        self._reports.put(holding_of(held.assignment, held.record, views), allocation.resources, news)
+        self._reports.put(holding_of(held.assignment, held.record, views), news)
 
     def again(self, held: Held) -> None:
         """Tells how it is once more: an order for what has ended shows that its end was not heard."""

@@ -1,6 +1,6 @@
 """`/metrics` for Prometheus: the API's own counters, and gauges of the state made at scrape."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from flask import Response
@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 from api.ask import Ask
 from api.routing import Answer, Route
 from api.views.status import Summary
+from trueup.models.ids import NodeId
+from trueup.models.node import NodeUse
 from trueup.models.revision import SourceStatus
 from trueup.models.state import ClusterState
 
@@ -24,7 +26,11 @@ def show_metrics(ask: Ask) -> Answer:
     gauges = CollectorRegistry()
     gauges.register(
         StateCollector(
-            state, ask.shared.snapshots.summary(state), ask.shared.source, ask.shared.watchers.count
+            state,
+            ask.shared.snapshots.summary(state),
+            ask.shared.source,
+            ask.shared.watchers.count,
+            ask.deps.node_use,
         )
     )
     ProcessCollector(registry=gauges)
@@ -34,13 +40,21 @@ def show_metrics(ask: Ask) -> Answer:
 
 
 class StateCollector(Collector):
-    """Gauges of one state."""
+    """Gauges of one state, and of what is in use on its nodes now."""
 
-    def __init__(self, state: ClusterState, summary: Summary, source: SourceStatus, watchers: int) -> None:
+    def __init__(
+        self,
+        state: ClusterState,
+        summary: Summary,
+        source: SourceStatus,
+        watchers: int,
+        node_use: Callable[[NodeId], NodeUse | None] = lambda _node_id: None,
+    ) -> None:
         self._state = state
         self._summary = summary
         self._source = source
         self._watchers = watchers
+        self._node_use = node_use
 
     def collect(self) -> Iterable[Metric]:
         """All gauges."""
@@ -90,10 +104,19 @@ class StateCollector(Collector):
 
     def _nodes(self) -> Iterator[Metric]:
         cores = GaugeMetricFamily(
-            "trueup_node_cpu_cores", "Cores a node has, and those allocated.", labels=("node", "state")
+            "trueup_node_cpu_cores",
+            "Cores a node gives (total), those allocated, and those in use.",
+            labels=("node", "state"),
         )
         memory = GaugeMetricFamily(
-            "trueup_node_memory_bytes", "Memory a node has, and that allocated.", labels=("node", "state")
+            "trueup_node_memory_bytes",
+            "Memory a node gives (total), that allocated, and that in use.",
+            labels=("node", "state"),
+        )
+        disk = GaugeMetricFamily(
+            "trueup_node_disk_bytes",
+            "The disk of a node's data folder: total, and free.",
+            labels=("node", "state"),
         )
         for node in self._state.nodes.values():
             used = self._state.usage(node.id)
@@ -101,8 +124,15 @@ class StateCollector(Collector):
             cores.add_metric((node.name, "allocated"), used.cpu_millicores / 1000)
             memory.add_metric((node.name, "total"), node.resources.memory_bytes)
             memory.add_metric((node.name, "allocated"), used.memory_bytes)
+            measured = self._node_use(node.id)
+            if measured is not None:
+                cores.add_metric((node.name, "used"), measured.cpu_millicores / 1000)
+                memory.add_metric((node.name, "used"), measured.memory_bytes)
+                disk.add_metric((node.name, "total"), measured.disk_bytes)
+                disk.add_metric((node.name, "free"), measured.disk_free_bytes)
         yield cores
         yield memory
+        yield disk
 
 
 def _by_word(name: str, about: str, label: str, sums: Mapping[str, int]) -> Metric:

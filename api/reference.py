@@ -1,5 +1,6 @@
 """The reference page of the API, made from the route table; `make docs` writes it."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -101,7 +102,7 @@ def _struct(kind: type[msgspec.Struct]) -> str:
     fields = "".join(
         f"| `{field.encode_name}` | {_type_name(field.type)} |\n" for field in msgspec.structs.fields(kind)
     )
-    about = (kind.__doc__ or "").strip()
+    about = inspect.cleandoc(kind.__doc__ or "")
     return (
         f"\n### {kind.__name__.removesuffix('View')}\n\n{about}\n\n| field | type |\n| --- | --- |\n{fields}"
     )

@@ -165,6 +165,15 @@ class NodeResourcesView(Model, frozen=True, kw_only=True):
 
 class DriverView(Model, frozen=True, kw_only=True):
     """One driver of a node."""
+class NodeUseView(Model, frozen=True, kw_only=True):
+    """What is in use, by whomever: cores and MiB."""
+
+    cpu: float = 0
+    memory: int = 0
+    disk: int = 0
+    disk_free: int = 0
+
+
 
     healthy: bool = True
     detail: str = ""
@@ -183,6 +192,7 @@ class NodeView(Model, frozen=True, kw_only=True):
     resources: NodeResourcesView = NodeResourcesView()
     labels: dict[str, str] = {}
     drivers: dict[str, DriverView] = {}
+    used: NodeUseView | None = None
     status_changed_at: datetime | None = None
 
 

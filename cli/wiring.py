@@ -142,6 +142,7 @@ def cluster_token(file: Path) -> str:
             opened.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
             opened.flush()
             os.fsync(descriptor)
+            node_use=self.membership.used,
         try:
             # Of two that start at once, the second takes the first one's.
             os.link(fresh, file)

@@ -29,7 +29,7 @@ from trueup.models.allocation import Allocation
 from trueup.models.clock import Clock
 from trueup.models.evaluation import Event
 from trueup.models.ids import AllocationId, IdSource, NodeId
-from trueup.models.node import Node
+from trueup.models.node import Node, NodeUse
 from trueup.models.state import ClusterState
 from trueup.models.wire import (
     HeartbeatRequest,
@@ -67,6 +67,8 @@ class _Session:
     has_used_secret: bool = False
     orphans: dict[AllocationId, float] = field(default_factory=dict)
     forget: dict[AllocationId, int] = field(default_factory=dict)
+    used: NodeUse | None = None
+    """What its newest beat measured. Kept here alone: it changes with every beat, and nothing is decided by it."""
 
 
 class Membership:
@@ -131,6 +133,13 @@ class Membership:
     def secret_of(self, node_id: NodeId) -> str | None:
         """The node's own secret, for pushes to it; None if it is not known."""
         return self._store.node_secret(node_id)
+
+    def used(self, node_id: NodeId) -> NodeUse | None:
+        """What is in use on a node by its newest beat; None while it is silent, or does not say."""
+        session = self._sessions.get(node_id)
+        if session is None or not self._liveness.is_living(node_id, self._clock.monotonic()):
+            return None
+        return session.used
 
     def forget(self, node_id: NodeId, allocation_id: AllocationId) -> None:
         """Tells the node, with its next beats, that the allocation is history and its tombstone may go."""
@@ -214,6 +223,7 @@ class Membership:
             if order < session.order:
                 return self._answer(session)
             session.order, session.has_used_secret = order, True
+            session.used = request.used
             self._note_heard(node_id)
             self._take_in(request, node)
             if request.holdings is not None:

@@ -21,6 +21,15 @@ class NodeResourcesView(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
 
 
+class NodeUseView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in use on a node by its newest heartbeat, by whomever: cores and MiB; the disk is its data folder's."""
+
+    cpu: int | float
+    memory: int
+    disk: int
+    disk_free: int
+
+
 class DriverView(msgspec.Struct, frozen=True, kw_only=True):
     """One driver of a node; *detail* says what to do where it is not healthy."""
 
@@ -30,7 +39,10 @@ class DriverView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One machine with an agent. *labels*: those it reported, and its document's; *secrets* are names, never values."""
+    """One machine with an agent. *labels*: those it reported, and its document's; *secrets* are names, never values.
+
+    *used* is null while the node is silent or does not say; it comes with each beat and moves no index.
+    """
 
     id: str
     name: str
@@ -41,6 +53,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     declared: bool
     drain: DrainView | None
     resources: NodeResourcesView
+    used: NodeUseView | None
     attributes: dict[str, str]
     labels: dict[str, str]
     reported_labels: dict[str, str]

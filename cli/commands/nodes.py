@@ -1,12 +1,14 @@
 """`trueup nodes`: the machines with an agent."""
 
+from collections.abc import Callable
+
 import click
 
 from cli.blocks import Column, ago
 from cli.listing import Listing, run
 from cli.options import Command, output_option, watch_option
 from cli.system import SystemClock
-from cli.views import NodeView
+from cli.views import NodeUseView, NodeView
 from trueup.models.units import format_size
 
 _MIB = 1024**2
@@ -37,6 +39,11 @@ def policy(node: NodeView) -> str:
     return "yes" if node.eligible else "no"
 
 
+def used(show: Callable[[NodeUseView], str]) -> Callable[[NodeView], str]:
+    """A column of what is in use; `-` where the node does not say."""
+    return lambda node: "-" if node.used is None else show(node.used)
+
+
 LISTING = Listing(
     path="/nodes",
     kind=NodeView,
@@ -50,6 +57,9 @@ LISTING = Listing(
         Column("DRIVERS", drivers),
         Column("SINCE", lambda node: ago(node.status_changed_at, SystemClock().now())),
         Column("ID", lambda node: node.id, wide=True),
+        Column("CPU USED", used(lambda held: f"{held.cpu:.2f}"), wide=True),
+        Column("MEMORY USED", used(lambda held: format_size(held.memory * _MIB)), wide=True),
+        Column("DISK FREE", used(lambda held: format_size(held.disk_free * _MIB)), wide=True),
         Column(
             "LABELS",
             lambda node: " ".join(f"{key}={value}" for key, value in sorted(node.labels.items())),

@@ -22,6 +22,15 @@ class NodeResources(Model, frozen=True, kw_only=True):
     memory_bytes: Bytes = msgspec.field(name="memory", default=Bytes(0))
 
 
+class NodeUse(Model, frozen=True, kw_only=True):
+    """What is in use on a machine, by whomever, as its agent measured it last; the disk is its data folder's."""
+
+    cpu_millicores: Millicores = msgspec.field(name="cpu", default=Millicores(0))
+    memory_bytes: Bytes = msgspec.field(name="memory", default=Bytes(0))
+    disk_bytes: Bytes = msgspec.field(name="disk", default=Bytes(0))
+    disk_free_bytes: Bytes = msgspec.field(name="disk_free", default=Bytes(0))
+
+
 class Drain(Model, frozen=True, kw_only=True):
     """A drain under way, from the Node document."""
 

@@ -12,7 +12,7 @@ from trueup.models.allocation import Allocation, ClientStatus, DesiredStatus, Ta
 from trueup.models.codec import Model
 from trueup.models.ids import AllocationId, NodeId
 from trueup.models.job import JobType, TaskGroup
-from trueup.models.node import DriverState, NodeResources
+from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.service import ServiceNews
 from trueup.models.units import Duration
 
@@ -122,11 +122,13 @@ class HeartbeatRequest(Model, frozen=True, kw_only=True):
 
     *services* is the version of the addresses of services the agent keeps, as it was told; empty: it keeps none.
     """
+    *brings_logs*: the agent does what `logs` and `listen` of the answer say.
+    *used* is None where it is not measured (yet).
 
     node_id: NodeId
     incarnation: int
     sequence: int
-    used: NodeResources = NodeResources()
+    used: NodeUse | None = None
     drivers: dict[str, DriverState] = {}
     updates: tuple[AllocationUpdate, ...] = ()
     holdings_digest: str

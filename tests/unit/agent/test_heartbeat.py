@@ -8,6 +8,8 @@ from agent.doors import Refused, Unknown
 from agent.driver_watch import DriverWatch
 from tests.unit.agent.world import World, an_assignment
 from trueup.models.ids import AllocationId
+from trueup.models.node import NodeUse
+from trueup.models.units import Bytes
 from trueup.models.wire import StopOrder, holdings_digest
 
 
@@ -43,6 +45,15 @@ def test_it_beats_in_the_rhythm_it_is_told_with_growing_numbers(world: World) ->
         "the registration is the first message"
     )
     assert all(not beat.updates and beat.holdings is None for beat in beats)
+
+
+def test_each_beat_says_what_is_in_use(world: World) -> None:
+    """As measured last; that it changes needs no registration."""
+    for memory in (5, 7):
+        world.facts.used = NodeUse(memory_bytes=Bytes(memory))
+        world.run(4)
+        assert world.control_plane.beats[-1].used == NodeUse(memory_bytes=Bytes(memory))
+    assert len(world.control_plane.registrations) == 1
 
 
 def test_news_is_told_at_once_and_many_together(world: World) -> None:

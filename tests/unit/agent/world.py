@@ -32,7 +32,7 @@ from tests.unit.agent.fake_driver import FakeDriver, FakeMachine
 from trueup.models.allocation import Allocation, TaskState
 from trueup.models.ids import AllocationId
 from trueup.models.job import Job, JobType, TaskGroup
-from trueup.models.node import DriverState, NodeResources
+from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.units import Bytes, Duration, Millicores
 from trueup.models.wire import (
     AllocationUpdate,
@@ -208,10 +208,11 @@ class OneAccount:
 
 @dataclass
 class FixedMachine:
-    """A machine that never changes."""
+    """A machine of which only what is *used* changes."""
 
     name: str = "node-1"
     endpoint: str = ""
+    used: NodeUse | None = None
 
     def facts(self) -> Facts:
         return Facts(
@@ -224,6 +225,7 @@ class FixedMachine:
             drivers={"process": DriverState()},
             volumes=(),
             secrets=(),
+            used=self.used,
         )
 
 
@@ -287,6 +289,7 @@ class World:
         self.data = data
         self.clock = VirtualClock()
         self.machine = FakeMachine(self.clock)
+        self.facts = FixedMachine()
         self.control_plane = FakeControlPlane()
         self.prober = FakeProber()
         self.folders = MemoryFolders()
@@ -321,7 +324,7 @@ class World:
                 artifacts=self.artifacts,
                 download_workers=InlineWorkers(),
                 pull_workers=InlineWorkers(),
-                machine=FixedMachine(),
+                machine=self.facts,
                 clock=self.clock,
                 boot_id=self.machine.boot_id,
                 jitter=lambda: 0.0,

@@ -14,11 +14,13 @@ from tests.unit.api.world import World, an_event
 from trueup.models.deployment import Deployment, DeploymentGroup
 from trueup.models.errors import SpecError
 from trueup.models.evaluation import Evaluation, UnplacedGroup
-from trueup.models.ids import DeploymentId, EvaluationId, RevisionId
+from trueup.models.ids import DeploymentId, EvaluationId, NodeId, RevisionId
 from trueup.models.job import Schedule
+from trueup.models.node import NodeUse
 from trueup.models.revision import ChangedJobs, Held, Revision, SourceStatus
 from trueup.models.state_document import allocation_document, node_document, state_document
 from trueup.models.template import Template
+from trueup.models.units import Bytes, Millicores
 
 JOB = "name type status priority version digest revision sync health reason groups spec"
 GROUP = "name desired placed running healthy failed"
@@ -87,9 +89,26 @@ def test_node(world: World) -> None:
     world.put(node)
     answer = world.get("/nodes/node-7")
     assert_has(answer, NODE)
-    assert answer == world.get("/nodes/id-node-7") == node_document(node)
+    assert answer == world.get("/nodes/id-node-7") == {**node_document(node), "used": None}
     assert answer["resources"] == {"cpu": 2.5, "memory": 8192}
     assert set(answer) == {field.encode_name for field in msgspec.structs.fields(NodeView)}
+
+
+def test_what_is_in_use_of_a_node(make_world: Callable[..., World]) -> None:
+    """Cores and MiB by its newest beat, in the list as well; the next beat is seen at the same index."""
+    used = NodeUse(
+        cpu_millicores=Millicores(1250),
+        memory_bytes=Bytes(3 * 2**20),
+        disk_bytes=Bytes(9 * 2**20),
+        disk_free_bytes=Bytes(2**20),
+    )
+    said: dict[NodeId, NodeUse] = {}
+    world = make_world(node_use=said.get)
+    world.put(a_node())
+    assert world.get("/nodes/node-1")["used"] is None
+    said[NodeId("id-node-1")] = used
+    shown = {"cpu": 1.25, "memory": 3, "disk": 9, "disk_free": 1}
+    assert world.get("/nodes/node-1")["used"] == world.get("/nodes")["items"][0]["used"] == shown
 
 
 def test_revision(world: World) -> None:

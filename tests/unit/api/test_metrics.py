@@ -1,11 +1,15 @@
 """Metrics: gauges of the state at scrape, counters of requests by route."""
 
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import a_job, a_node, an_allocation
 from tests.unit.api.world import World
+from trueup.models.ids import NodeId
+from trueup.models.node import NodeUse
+from trueup.models.units import Bytes, Millicores
 
 
 def samples(world: World) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -35,6 +39,25 @@ def test_gauges_of_the_state(world: World) -> None:
     assert value(world, "trueup_node_memory_bytes", node="node-1", state="total") == 8 * 1024**3
     assert value(world, "trueup_index") == world.index
     assert value(world, "trueup_source_up") == 1
+
+
+def test_what_is_in_use(make_world: Callable[..., World]) -> None:
+    """Of nodes that say so: the newest numbers, whatever the index."""
+    used = {
+        NodeId("id-node-1"): NodeUse(
+            cpu_millicores=Millicores(250),
+            memory_bytes=Bytes(5),
+            disk_bytes=Bytes(9),
+            disk_free_bytes=Bytes(3),
+        )
+    }
+    world = make_world(node_use=used.get)
+    world.put(a_node(), a_node("node-2"))
+    assert value(world, "trueup_node_cpu_cores", node="node-1", state="used") == 0.25
+    assert value(world, "trueup_node_memory_bytes", node="node-1", state="used") == 5
+    assert value(world, "trueup_node_disk_bytes", node="node-1", state="total") == 9
+    assert value(world, "trueup_node_disk_bytes", node="node-1", state="free") == 3
+    assert not [key for key in samples(world) if key[1] >= {("node", "node-2"), ("state", "used")}]
 
 
 def test_requests_are_counted_by_route(world: World) -> None:

@@ -38,6 +38,23 @@ def test_nodes_as_a_table(run: Run, control_plane: FakeControlPlane) -> None:
     assert lines[0].index("STATUS") == lines[1].index("ready") == lines[2].index("down")
 
 
+def test_what_is_in_use_of_nodes(run: Run, control_plane: FakeControlPlane) -> None:
+    """In the wide table; a node that does not say, as one of an older release, has none."""
+    control_plane.answers["/nodes"] = [
+        a_node(used={"cpu": 0.25, "memory": 512, "disk": 4096, "disk_free": 1024}),
+        a_node("node-2", used=None),
+        a_node("node-3"),
+    ]
+    title, *lines = run("nodes", "-o", "wide").stdout.splitlines()
+    at = [title.index(one) for one in ("CPU USED", "MEMORY USED", "DISK FREE")]
+    assert [[line[place:].split()[0] for place in at] for line in lines] == [
+        ["0.25", "512MiB", "1GiB"],
+        ["-", "-", "-"],
+        ["-", "-", "-"],
+    ]
+    assert "USED" not in run("nodes").stdout
+
+
 def test_json_is_what_the_control_plane_answered(run: Run) -> None:
     """All fields, also those this release does not know."""
     assert json.loads(run("nodes", "-o", "json").stdout) == [a_node()]

@@ -24,8 +24,9 @@ from tests.unit.metastore.talking import (
 )
 from trueup.models.allocation import TaskState
 from trueup.models.ids import AllocationId, NodeId
-from trueup.models.node import DriverState
+from trueup.models.node import DriverState, NodeUse
 from trueup.models.template import NodePolicy
+from trueup.models.units import Bytes
 from trueup.models.wire import HoldingKey
 
 
@@ -187,6 +188,22 @@ def test_a_beat_without_news_writes_nothing(store: SqlStore, talker: Talker, clo
         answer = talker.beat(an_update(allocation))
         assert (answer.send_holdings, answer.start, answer.stop) == (False, (), ())
     assert store.state.index == index
+
+
+def test_what_is_in_use_is_kept_beside_the_store(
+    membership: Membership, store: SqlStore, talker: Talker, clock: HandClock
+) -> None:
+    """That of the newest beat, for as long as the node beats: it changes with each, and is no change of the store."""
+    assert membership.used(NODE) is None
+    index = store.state.index
+    for memory in (5, 7):
+        talker.beat(used=NodeUse(memory_bytes=Bytes(memory)))
+        assert membership.used(NODE) == NodeUse(memory_bytes=Bytes(memory))
+    talker.beat(sequence=2, used=NodeUse(memory_bytes=Bytes(6)))
+    assert membership.used(NODE) == NodeUse(memory_bytes=Bytes(7)), "a beat that comes late"
+    assert store.state.index == index
+    clock.move(seconds=20)
+    assert membership.used(NODE) is None
 
 
 def test_a_beat_brings_news_into_the_store(store: SqlStore, talker: Talker) -> None:
