@@ -11,7 +11,6 @@ from trueup import __version__
 from trueup.models.clock import Clock
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.ids import AllocationId, NodeId
-from trueup.models.log_order import ListenResponse, LogTaken
 from trueup.models.node import Node, NodeUse
 from trueup.models.revision import Revision, SourceStatus
 from trueup.models.state import ClusterState
@@ -137,11 +136,8 @@ class ApiDeps:
     source_status: Callable[[], SourceStatus] | None = None
     watch_cap: int = 64
     stopping: threading.Event = field(default_factory=threading.Event)
+    node_use: Callable[[NodeId], NodeUse | None] = lambda _node_id: None
     version: str = __version__
     notify_secret: Callable[[], str | None] = lambda: None
     nudge: Callable[[], None] = lambda: None
     brought_logs: BroughtLogs | None = None
-    watch_cap: int = 64
-    stopping: threading.Event = field(default_factory=threading.Event)
-    node_use: Callable[[NodeId], NodeUse | None] = lambda _node_id: None
-    version: str = __version__
