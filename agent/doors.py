@@ -94,11 +94,16 @@ ImageHealth = Literal["", "starting", "healthy", "unhealthy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """What a driver sees of a task. `gone`: no trace of it, nor of its end."""
+    """What a driver sees of a task. `gone`: no trace of it, nor of its end.
+
+    *image* is the reference that its container was made from, *image_id* what that was on this node then.
+    """
 
     state: Literal["running", "exited", "gone"]
     pid: int | None = None
     container_id: str = ""
+    image: str = ""
+    image_id: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None

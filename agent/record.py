@@ -72,6 +72,8 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     oom_killed: bool = False
     pid: int | None = None
     container_id: str = ""
+    image: str = ""
+    image_id: str = ""
     image_health: Literal["", "starting", "healthy", "unhealthy"] = ""
     events: tuple[TaskEvent, ...] = ()
 

@@ -156,6 +156,8 @@ def _running(record: TaskRecord, handle: TaskHandle, status: TaskStatus, moment:
         oom_killed=False,
         pid=status.pid,
         container_id=status.container_id,
+        image=status.image,
+        image_id=status.image_id,
         image_health="",
     )
     return started.with_event(started.started_at or moment.now, "Started")
@@ -171,6 +173,8 @@ def _take_status(record: TaskRecord, status: TaskStatus, view: TaskView) -> Task
         must_hear=False,
         pid=status.pid,
         container_id=status.container_id,
+        image=status.image,
+        image_id=status.image_id,
         image_health=status.health,
         started_at=status.started_at or record.started_at,
     )

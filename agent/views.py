@@ -79,6 +79,8 @@ def _task_state(task: TaskRecord, check: CheckView | None) -> TaskState:
         oom_killed=task.oom_killed,
         pid=task.pid if task.phase in {"running", "stopping"} else None,
         container_id=task.container_id,
+        image=task.image,
+        image_id=task.image_id,
         healthy=healthy,
         started_at=task.started_at,
         finished_at=task.finished_at,

@@ -99,6 +99,8 @@ class TaskView(Model, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: int | None = None
     oom_killed: bool = False
+    image: str = ""
+    image_id: str = ""
     healthy: bool | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -163,8 +165,6 @@ class NodeResourcesView(Model, frozen=True, kw_only=True):
     memory: int = 0
 
 
-class DriverView(Model, frozen=True, kw_only=True):
-    """One driver of a node."""
 class NodeUseView(Model, frozen=True, kw_only=True):
     """What is in use, by whomever: cores and MiB."""
 
@@ -174,6 +174,8 @@ class NodeUseView(Model, frozen=True, kw_only=True):
     disk_free: int = 0
 
 
+class DriverView(Model, frozen=True, kw_only=True):
+    """One driver of a node."""
 
     healthy: bool = True
     detail: str = ""
@@ -190,9 +192,9 @@ class NodeView(Model, frozen=True, kw_only=True):
     lost: bool = False
     drain: DrainView | None = None
     resources: NodeResourcesView = NodeResourcesView()
+    used: NodeUseView | None = None
     labels: dict[str, str] = {}
     drivers: dict[str, DriverView] = {}
-    used: NodeUseView | None = None
     status_changed_at: datetime | None = None
 
 

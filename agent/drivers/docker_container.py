@@ -39,16 +39,18 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """`Config` of an inspected container."""
+    """`Config` of an inspected container; *image* is the reference it was made from."""
 
+    image: str = ""
     labels: dict[str, str] | None = None
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """An inspected container; *name* begins with a slash."""
+    """An inspected container; *name* begins with a slash, *image* is that one's id."""
 
     id: str
     name: str = ""
+    image: str = ""
     state: ContainerState = ContainerState()
     config: ContainerConfig = ContainerConfig()
 
@@ -103,6 +105,8 @@ def task_status(container: Container) -> TaskStatus:
             state="running",
             pid=state.pid or None,
             container_id=container.id,
+            image=container.config.image,
+            image_id=container.image,
             started_at=moment(state.started_at),
             health="" if state.health is None else _HEALTH.get(state.health.status, ""),
         )
@@ -113,6 +117,8 @@ def task_status(container: Container) -> TaskStatus:
     return TaskStatus(
         state="exited",
         container_id=container.id,
+        image=container.config.image,
+        image_id=container.image,
         started_at=started_at,
         finished_at=finished_at,
         exit_code=state.exit_code,

@@ -16,7 +16,7 @@ class TaskEventView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as its agent last reported it; the newest ten events."""
+    """A task as its agent last reported it, its newest ten events; *image_id*: what *image* was at its start."""
 
     state: TaskStatus
     failed: bool
@@ -26,6 +26,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     oom_killed: bool
     pid: int | None
     container_id: str
+    image: str
+    image_id: str
     healthy: bool | None
     started_at: datetime | None
     finished_at: datetime | None

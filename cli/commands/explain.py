@@ -246,6 +246,8 @@ def _task_blocks(name: str, task: TaskView) -> Iterator[Line | Facts]:
     rows = [
         (clock_time(event.at), Cell(f"{event.type}: {event.message}".rstrip(": "))) for event in task.events
     ]
+    if task.image_id:
+        rows.insert(0, ("Image", Cell(f"{task.image}, id {task.image_id}")))
     if rows:
         yield facts(*rows)
 

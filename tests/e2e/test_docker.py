@@ -92,7 +92,9 @@ def of_node(plant: Plant, engine: docker.APIClient) -> list[dict[str, Any]]:
     return [one for one in engine.containers(all=True) if node in (one["Labels"] or {}).values()]
 
 
-def test_a_service_of_containers_runs_answers_and_is_limited(web: Plant, engine: docker.APIClient) -> None:
+def test_a_service_of_containers_runs_answers_and_is_limited(
+    web: Plant, engine: docker.APIClient, docker_engine: DockerEngine
+) -> None:
     held = web.api.allocations("web")
     for one in held:
         answer = requests.get(f"http://127.0.0.1:{one['ports']['http']}/", timeout=10)
@@ -104,6 +106,10 @@ def test_a_service_of_containers_runs_answers_and_is_limited(web: Plant, engine:
         assert limits["RestartPolicy"]["Name"] in {"", "no"}
         assert limits["Init"] is True
         assert one["id"] in inspected["Config"]["Labels"].values()
+        image = engine.inspect_image(docker_engine.image)["Id"]  # type: ignore[no-untyped-call]
+        task = one["tasks"]["server"]
+        assert (task["image"], task["image_id"]) == (docker_engine.image, image)
+        assert f"{docker_engine.image}, id {image}" in web.command("explain", one["name"])
     assert "begun blue" in web.api.until(lambda: web.command("logs", "web.web[0]") or None)
     assert "docker" in web.node("node-1")["drivers"]
 

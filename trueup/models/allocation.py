@@ -37,7 +37,10 @@ class TaskEvent(Model, frozen=True, kw_only=True):
 
 
 class TaskState(Model, frozen=True, kw_only=True):
-    """What the agent last reported of one task; the newest ten events."""
+    """What the agent last reported of one task; the newest ten events.
+
+    *image* is the reference that its container was made from, *image_id* what that was on its node then.
+    """
 
     state: TaskStatus = "pending"
     failed: bool = False
@@ -47,6 +50,8 @@ class TaskState(Model, frozen=True, kw_only=True):
     oom_killed: bool = False
     pid: int | None = None
     container_id: str = ""
+    image: str = ""
+    image_id: str = ""
     healthy: bool | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

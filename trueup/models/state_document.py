@@ -148,6 +148,8 @@ def task_document(task: TaskState) -> dict[str, Any]:
         "oom_killed": task.oom_killed,
         "pid": task.pid,
         "container_id": task.container_id,
+        "image": task.image,
+        "image_id": task.image_id,
         "healthy": task.healthy,
         "started_at": _time(task.started_at),
         "finished_at": _time(task.finished_at),

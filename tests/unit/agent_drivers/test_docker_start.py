@@ -44,6 +44,19 @@ def test_a_container_runs_is_labelled_and_is_seen_with_its_process(docker_world:
     }
 
 
+def test_the_image_it_was_started_from_is_known_by_reference_and_id(docker_world: DockerWorld) -> None:
+    """Also once it has ended."""
+    running = docker_world.start("sleep", "100")
+    ended = docker_world.start("true", task="once")
+    docker_world.ended(ended)
+    image = docker_world.engine.inspect_image(IMAGE)["Id"]  # type: ignore[no-untyped-call]
+
+    for handle in (running, ended):
+        status = docker_world.driver.status(handle)
+        assert (status.image, status.image_id) == (IMAGE, image)
+    assert image.startswith("sha256:")
+
+
 def test_a_repeated_start_finds_the_one_that_runs(docker_world: DockerWorld) -> None:
     first = docker_world.start("sleep", "100")
     docker_world.restart()

@@ -50,6 +50,8 @@ def a_task(**fields: Any) -> dict[str, Any]:
         "oom_killed": False,
         "pid": 4711,
         "container_id": "",
+        "image": "",
+        "image_id": "",
         "healthy": True,
         "started_at": NOON,
         "finished_at": None,

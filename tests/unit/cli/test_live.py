@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 from cli.main import cli
 from tests.builders import a_job, a_node, a_record, a_version
 from tests.unit.cli.live import COMMIT, LiveControlPlane, a_revision, now_utc
+from trueup.models.allocation import TaskState
 from trueup.models.errors import SpecError
 from trueup.models.evaluation import UnplacedGroup
-from trueup.models.ids import RevisionId
+from trueup.models.ids import AllocationId, RevisionId
 from trueup.models.node import Drain
 from trueup.models.revision import Held
 from trueup.models.template import DrainPolicy, NodePolicy
@@ -91,6 +92,19 @@ def test_explain_names_commit_author_file_and_line(run: Run) -> None:
     ambiguous = run("explain", "0000000")
     assert ambiguous.exit_code == 1
     assert "is the beginning of 3 allocation ids" in ambiguous.stderr
+
+
+def test_explain_names_the_image_a_container_was_started_from(run: Run, live: LiveControlPlane) -> None:
+    """By what its document calls it, and by the id that this was on the node then."""
+    with live.store.transaction() as transaction:
+        held = transaction.state.allocations[AllocationId(f"{1:08x}{'a' * 24}")]
+        task = TaskState(state="running", image="shop:1.2", image_id="sha256:" + "5" * 64)
+        transaction.put_allocation(msgspec.structs.replace(held, tasks={"server": task}))
+    assert f"shop:1.2, id sha256:{'5' * 64}" in " ".join(run("explain", "web.app[1]").stdout.split())
+    listed = json.loads(run("allocs", "-o", "json").stdout)
+    assert {one["tasks"]["server"]["image_id"] for one in listed if one["name"] == "web.app[1]"} == {
+        "sha256:" + "5" * 64
+    }
 
 
 def test_explain_says_why_not(run: Run, live: LiveControlPlane) -> None:
