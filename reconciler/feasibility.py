@@ -46,10 +46,11 @@ def check(node: Node, job: Job, group: TaskGroup, settings: ClusterSettings) -> 
 
 
 def check_staying(node: Node, job: Job, group: TaskGroup, settings: ClusterSettings) -> Reason | None:
-    """The same for what runs there already: an ineligible or draining node keeps what it has."""
-    for one in FILTERS:
-        if one is _accepts_new:
-            continue
+    """The same for what runs there already: an ineligible or draining node keeps what it has.
+
+    So does one whose drivers do not work now: an engine that is away, or a disk with too little room, ends nothing.
+    """
+    for one in _STAYING:
         reason = one(node, job, group, settings)
         if reason is not None:
             return reason
@@ -70,11 +71,14 @@ def accepts(node: Node, settings: ClusterSettings) -> Reason | None:
 def has_driver(node: Node, task: Task) -> Reason | None:
     """Why *node* cannot run *task* by its driver: it has none, it is not well, or policy forbids it; None if it can."""
     driver = node.drivers.get(task.driver)
-    if driver is None:
-        return missing_driver(task.driver)
-    if not driver.healthy:
+    if driver is not None and not driver.healthy:
         return unhealthy_driver(task.driver, driver.detail)
-    return forbids(driver, task)
+    return _offers_driver(node, task)
+
+
+def _offers_driver(node: Node, task: Task) -> Reason | None:
+    driver = node.drivers.get(task.driver)
+    return missing_driver(task.driver) if driver is None else forbids(driver, task)
 
 
 def offers_volume(node: Node, source: str) -> bool:
@@ -96,6 +100,10 @@ def _in_region(node: Node, job: Job, _group: TaskGroup, _settings: ClusterSettin
 
 def _has_drivers(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
     return next((found for task in group.tasks if (found := has_driver(node, task)) is not None), None)
+
+
+def _offers_drivers(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
+    return next((found for task in group.tasks if (found := _offers_driver(node, task)) is not None), None)
 
 
 def _has_volumes(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
@@ -127,6 +135,14 @@ FILTERS: Final[tuple[Filter, ...]] = (
     _accepts_new,
     _in_region,
     _has_drivers,
+    _has_volumes,
+    _has_secrets,
+    _meets_constraints,
+)
+_STAYING: Final[tuple[Filter, ...]] = (
+    _ready,
+    _in_region,
+    _offers_drivers,
     _has_volumes,
     _has_secrets,
     _meets_constraints,
