@@ -21,6 +21,8 @@ from metastore.errors import StoreError
 FILE_NAME: Final = "trueup.db"
 _BUSY_SECONDS: Final = 10.0
 _WAL_BYTES: Final = 64 * 1024**2
+_CACHE_KIB: Final = 64 * 1024
+"""What a transaction changed stays in memory up to this: with SQLite's own 2 MiB large ones are written out twice."""
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _ADVICE: Final = (
     "put a backup in its place, or move it aside and start again: what runs goes on and is adopted"
@@ -37,6 +39,7 @@ def writing_engine(path: Path) -> sa.Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         return connection
 
     return _engine(connect, "BEGIN IMMEDIATE", StaticPool)

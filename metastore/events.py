@@ -18,7 +18,7 @@ EVENTS: Final = history_table(
     text_column("node"),
     text_column("allocation"),
     text_column("revision"),
-    ask_by=("job", "node", "allocation", "modified_index"),
+    ask_by=("job", "node", "allocation"),
 )
 _INSERTION: Final = sa.insert(EVENTS)
 

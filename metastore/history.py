@@ -73,8 +73,13 @@ def read_page(
 def events_newer(connection: sa.Connection, index: int) -> Sequence[HistoryEntry[Event]]:
     """All events of changes after *index*. HistoryCut if some of them are gone."""
     _check_kept("events", index, trimmed(connection, EVENT_INDEXES))
+    # Indexes grow with numbers: looked for from the end, the last that is not newer costs what there is to answer.
+    last = sa.select(EVENTS.c.number).where(EVENTS.c.modified_index <= index)
+    last = last.order_by(EVENTS.c.number.desc()).limit(1)
     wanted = sa.select(EVENTS.c.number, EVENTS.c.modified_index, EVENTS.c.body)
-    wanted = wanted.where(EVENTS.c.modified_index > index).order_by(EVENTS.c.number)
+    wanted = wanted.where(EVENTS.c.number > sa.func.coalesce(last.scalar_subquery(), 0)).order_by(
+        EVENTS.c.number
+    )
     return [_entry(row, EVENT_HISTORY) for row in connection.execute(wanted)]
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from metastore.errors import StoreError
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The newest migration. Revisions are numbers of four digits, so that later ones compare as greater."""
 
 

@@ -197,16 +197,16 @@ class SqlStore(StoreReader):
         if changes.source is not None:
             self._working.source = changes.source
         with self._lock:
-            taken = self._outbox.taken()
+            emptied = self._outbox.emptied()
         try:
-            self._write(lambda connection: self._write_changes(connection, changes, taken))
+            self._write(lambda connection: self._write_changes(connection, changes, emptied))
         except sa.exc.IntegrityError as error:
             allocations = changes.staged(ALLOCATIONS)
             twice = ", ".join(conflicting_names(allocations, self._working)) or str(error.orig)
             raise NameConflict(f"wanted twice: {twice}; nothing of this change was written") from error
-        return self._publish(changes, index, taken)
+        return self._publish(changes, index, emptied)
 
-    def _write_changes(self, connection: sa.Connection, changes: Changes, taken: Sequence[int]) -> None:
+    def _write_changes(self, connection: sa.Connection, changes: Changes, emptied: Sequence[int]) -> None:
         working, index = self._working, self._working.index
         allocations = changes.staged(ALLOCATIONS)
         release_names(connection, allocations, self._state)
@@ -218,7 +218,7 @@ class SqlStore(StoreReader):
         if changes.evaluations:
             write_evaluations(connection, changes.evaluations, index)
         write_revisions(connection, changes.revisions.values(), index)
-        write_outbox(connection, changes.pushes, taken)
+        write_outbox(connection, changes.pushes, emptied)
         write_meta(connection, working, sorted({"index", "source", *changes.meta}))
 
     def _write(self, work: Callable[[sa.Connection], None]) -> None:
@@ -232,7 +232,7 @@ class SqlStore(StoreReader):
             raise StoreUnavailable(self._fault) from error
         self._fault = ""
 
-    def _publish(self, changes: Changes, index: int, taken: Sequence[int]) -> Committed:
+    def _publish(self, changes: Changes, index: int, emptied: Sequence[int]) -> Committed:
         summary = changes.summary(self._state, index)
         with self._changed:
             changes.apply(self._state)
@@ -245,7 +245,7 @@ class SqlStore(StoreReader):
                 else:
                     self._secrets[node_id] = secret
             self._outbox.add(changes.pushes)
-            self._outbox.forget(taken)
+            self._outbox.forget(emptied)
             # Last: who sees the index sees all that came with it.
             self._state.index = index
             self._snapshot = None

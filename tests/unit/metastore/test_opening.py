@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -16,11 +17,13 @@ from alembic.script import ScriptDirectory
 
 import metastore
 from metastore.errors import StoreError
+from metastore.meta import FIELDS, write_meta
 from metastore.migrate import SCHEMA
 from metastore.schema import METADATA
 from metastore.store import SqlStore
 from tests.builders import CountingIds, a_job, a_node, a_record, a_version, an_allocation
 from tests.unit.metastore.talking import HandClock
+from trueup.models.state import ClusterState
 
 
 def data_of(tmp_path: Path) -> Path:
@@ -195,6 +198,33 @@ def test_the_migrations_make_the_tables_that_the_code_knows(store: SqlStore, tmp
     config.set_main_option("script_location", str(Path(metastore.__file__).with_name("migrations")))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA
+
+
+def test_pushes_of_an_older_store_are_taken_over(tmp_path: Path) -> None:
+    """They were a row each; none is lost and none comes twice."""
+    data_of(tmp_path).mkdir()
+    engine = sa.create_engine(f"sqlite:///{database_of(tmp_path)}")
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(metastore.__file__).with_name("migrations")))
+        config.set_main_option("path_separator", "os")
+        command.upgrade(config, "0001")
+        for number, kind in ((7, "start"), (9, "stop")):
+            connection.exec_driver_sql("INSERT INTO outbox VALUES (?, 'n', 'a', ?)", (number, kind))
+        write_meta(connection, ClusterState(cluster_id="c", epoch=1), FIELDS)
+    engine.dispose()
+    store = open_in(data_of(tmp_path))
+    assert [(one.node_id, one.allocation_id, one.kind) for one in store.outbox()] == [
+        ("n", "a", "start"),
+        ("n", "a", "stop"),
+    ]
+    store.pushed([one.number for one in store.outbox()])
+    with store.transaction() as tx:
+        tx.put_node(a_node("node-1"))
+    store.close()
+    store = open_in(data_of(tmp_path))
+    assert store.outbox() == ()
+    store.close()
 
 
 def test_many_allocations_load_fast(open_store: Callable[[], SqlStore]) -> None:
