@@ -78,7 +78,7 @@ def build_launch(
         task_dir=folders.task,
         logs_dir=folders.logs,
         logs=task.logs,
-        mounts=_mounts(group, task, node, folders),
+        mounts=_mounts(group, task, node, folders, put_in),
         published=tuple(_published(allocation, group, task, node)),
     )
 
@@ -304,11 +304,12 @@ def _file(one: TaskFile, put_in: _Values, services: Lists) -> FileContent:
 
 
 def _mounts(
-    group: TaskGroup, task: Task, node: NodeFacts, folders: TaskFolders
+    group: TaskGroup, task: Task, node: NodeFacts, folders: TaskFolders, put_in: _Values
 ) -> tuple[tuple[str, str, bool], ...]:
-    """What of the node's files a container gets to see: (on the node, inside, read only).
+    """What of the node's files a task gets to see: (on the node, inside, read only).
 
-    Its folders have the same paths inside as on the node, so that ALLOC_DIR and TASK_DIR mean the same everywhere.
+    A container's own folders have the same paths inside as on the node, so that ALLOC_DIR and TASK_DIR mean the same
+    everywhere. The place of a process's volume is relative to its folder, also where it was written with TASK_DIR.
     """
     volumes = {volume.name: volume for volume in group.volumes}
     found: list[tuple[str, str, bool]] = []
@@ -323,7 +324,10 @@ def _mounts(
                 f"volumes: this node offers no volume {volume.source}; "
                 "list it under volumes in the agent's configuration"
             )
-        found.append((policy.path, inside, volume.read_only or policy.read_only))
+        place = put_in.strict(inside, f"volumes.{name}")
+        if task.driver == "process":
+            place = place.removeprefix(f"{folders.task}/")
+        found.append((policy.path, place, volume.read_only or policy.read_only))
     return tuple(found)
 
 

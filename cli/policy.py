@@ -13,6 +13,7 @@ from trueup.models.artifacts import ArtifactPolicy, is_host
 
 T = TypeVar("T")
 
+_ROOT: Final = frozenset({"root", "0"})
 _PROCESS: Final = frozenset({"enabled", "users"})
 _DOCKER: Final = frozenset({"enabled", "privileged", "mounts", "capabilities", "network_modes"})
 _ARTIFACTS: Final = frozenset({"hosts", "paths"})
@@ -51,8 +52,8 @@ def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_ro
     return NodePolicies(
         process=ProcessPolicy(
             enabled=_flag(process, "enabled", "drivers.process.", default=False) or enable_process,
-            root=allow_root or "root" in users,
-            users=users - {"root"},
+            root=allow_root or bool(users & _ROOT),
+            users=users - _ROOT,
         ),
         docker=DockerPolicy(
             enabled=_flag(docker, "enabled", "drivers.docker.", default=True),

@@ -4,7 +4,7 @@ The agent decides on the final request and refuses by itself; here, work is not 
 that tells nothing (written by hand, or older) is taken to allow it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -13,9 +13,10 @@ from trueup.models.capabilities import EVERY_CONTAINER_HAS, bare
 from trueup.models.job import Task
 from trueup.models.node import DriverState
 from trueup.models.reasons import Reason, forbidden, forbidden_artifact
+from trueup.models.ulimits import exceeds, soft_and_hard
 
 _OWN_NETWORK: Final = frozenset({"", "default", "bridge"})
-_ROOT: Final = frozenset({"root", "0"})
+_ROOT: Final = "root"
 
 
 def forbids(driver: DriverState, task: Task) -> Reason | None:
@@ -31,13 +32,37 @@ def _process(driver: DriverState, task: Task) -> str | None:
     told = driver.attributes
     if "root" not in told:
         return None
-    user = task.user or told.get("runs_as", "")
-    if user in _ROOT:
-        return None if told["root"] == "true" else "tasks may not run as root"
+    user = _canonical(task.user) or told.get("runs_as", "")
+    if user == _ROOT and told["root"] != "true":
+        return "tasks may not run as root"
+    return _user(told, user) or _ulimits(told, task)
+
+
+def _user(told: Mapping[str, str], user: str) -> str | None:
+    """By name and number alike: a node tells both of each user it allows, as only it knows which is whose."""
     users = _listed(told.get("users", ""))
-    if task.user and users and task.user not in users and task.user != told.get("runs_as"):
-        return f"tasks may not run as {task.user}"
+    allowed = users | {told.get("runs_as", ""), told.get("runs_as_uid", "")}
+    return f"tasks may not run as {user}" if users and user not in allowed | {_ROOT} else None
+
+
+def _canonical(user: str) -> str:
+    """A number without leading zeros; that of root is its name, on every machine."""
+    if not (user.isascii() and user.isdecimal()):
+        return user
+    return str(int(user)) if int(user) else _ROOT
+
+
+def _ulimits(told: Mapping[str, str], task: Task) -> str | None:
+    """An agent that is not root can give no more than it has itself."""
+    for name, most in sorted(_amounts(told.get("ulimits", "")).items()):
+        if name in task.config.ulimits and exceeds(soft_and_hard(task.config.ulimits[name])[1], most):
+            return f"the limit {name} can be {most} at most"
     return None
+
+
+def _amounts(text: str) -> dict[str, int]:
+    pairs = (one.partition("=") for one in _listed(text))
+    return {name: int(amount) for name, _, amount in pairs if amount.isdecimal()}
 
 
 def _docker(driver: DriverState, task: Task) -> str | None:

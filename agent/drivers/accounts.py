@@ -12,8 +12,8 @@ from agent.doors import DriverError
 class ProcessPolicy:
     """What this node allows the process driver. Default tight: off, and no task runs as root.
 
-    *users* are those tasks may name, empty: every one but root. The agent's own user is always allowed unless it is
-    root; *root* allows that one.
+    *users* are those tasks may name, by name or number, empty: every one but root. The agent's own user is always
+    allowed unless it is root; *root* allows that one.
     """
 
     enabled: bool = False
@@ -40,7 +40,7 @@ def identity_of(user: str, policy: ProcessPolicy) -> Identity:
             "tasks may not run as root on this node: give the task a `user`, "
             "or list root under drivers.process.users in the agent's configuration"
         )
-    if found.switch and policy.users and not {user, found.name} & set(policy.users):
+    if found.switch and policy.users and found.uid not in _uids(policy.users):
         raise DriverError(
             f'tasks may not run as "{user}" on this node: '
             "list it under drivers.process.users in the agent's configuration"
@@ -48,6 +48,26 @@ def identity_of(user: str, policy: ProcessPolicy) -> Identity:
     if found.switch and os.geteuid() != 0:
         raise DriverError(f'the agent does not run as root, so it cannot start a task as "{user}"')
     return found
+
+
+def known_as(users: Collection[str]) -> frozenset[str]:
+    """The users that a policy lists by name and by number, so that whoever compares texts finds either."""
+    uids = _uids(users)
+    return frozenset({*users, *map(str, uids), *map(name_of, uids)})
+
+
+def _uids(users: Collection[str]) -> frozenset[int]:
+    """Their numbers; a name that this machine does not have is nobody's."""
+    return frozenset(uid for user in users if (uid := _uid_of(user)) is not None)
+
+
+def _uid_of(user: str) -> int | None:
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def name_of(uid: int) -> str:

@@ -1,7 +1,7 @@
 """Runs an exec check beside a task whose shim cannot be asked: its socket was lost with the task's folder.
 
-User, groups, environment and working directory are read from the task's main process, the cgroups from its record.
-What a program wrote over its own environment (some do, to set their title) is not known any more.
+User, groups, environment, limits and working directory are read from the task's main process, the cgroups from its
+record. What a program wrote over its own environment (some do, to set their title) is not known any more.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from agent.doors import DriverError
 from agent.drivers.execution import TIMED_OUT, code_of, follow, said_of, text_of
 from agent.drivers.identity import open_process
 from agent.drivers.task_folder import RunRecord
+from agent.drivers.ulimits import limits_of_process
 from trueup.models.units import Duration
 
 _BOOT: Final = (
@@ -101,7 +102,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _surroundings(pid: int) -> dict[str, object]:
-    """User and environment of a process, the user only where it is another than the agent's."""
+    """User, environment and limits of a process, the user only where it is another than the agent's."""
     fields: dict[str, list[str]] = {}
     for line in Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines():
         name, _, values = line.partition(":")
@@ -115,4 +116,5 @@ def _surroundings(pid: int) -> dict[str, object]:
         "uid": uid if switch else None,
         "gid": gid if switch else None,
         "groups": [int(group) for group in fields["Groups"]],
+        "limits": limits_of_process(pid),
     }

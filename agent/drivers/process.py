@@ -16,7 +16,7 @@ import msgspec
 
 from agent.doors import DriverError, TaskHandle, TaskLaunch, TaskStatus, Wake
 from agent.drivers import leftovers
-from agent.drivers.accounts import Identity, ProcessPolicy, identity_of, name_of
+from agent.drivers.accounts import Identity, ProcessPolicy, identity_of, known_as, name_of
 from agent.drivers.beside import run_beside
 from agent.drivers.cgroup import Cgroups, cgroup_tag, discover
 from agent.drivers.execution import run_in_task
@@ -28,6 +28,7 @@ from agent.drivers.shim.watcher import KILL_SIGNAL
 from agent.drivers.spawner import Spawner
 from agent.drivers.start_failure import exit_code, explain, is_temporary
 from agent.drivers.task_folder import EndRecord, RunRecord, TaskFolder, all_folders, folder_of, moment
+from agent.drivers.ulimits import hard_limits, limits_of_task
 from trueup.models.codec import understood
 from trueup.models.ids import AllocationId
 from trueup.models.node import DriverState
@@ -71,16 +72,18 @@ class ProcessDriver:
         detail = (
             "" if limits else "no cgroup can be written on this node: cpu and memory of tasks are not limited"
         )
-        return DriverState(
-            detail=detail,
-            attributes={
-                "cgroup": self._cgroups.version,
-                "limits": limits or "none",
-                "root": str(self._policy.root).lower(),
-                "runs_as": name_of(os.geteuid()),
-                "users": ",".join(sorted(self._policy.users)),
-            },
-        )
+        told = {
+            "cgroup": self._cgroups.version,
+            "limits": limits or "none",
+            "root": str(self._policy.root).lower(),
+            "runs_as": name_of(os.geteuid()),
+            "runs_as_uid": str(os.geteuid()),
+            "users": ",".join(sorted(known_as(self._policy.users))),
+        }
+        most = hard_limits()
+        if most is not None:
+            told["ulimits"] = ",".join(f"{name}={hard}" for name, hard in sorted(most.items()))
+        return DriverState(detail=detail, attributes=told)
 
     def start(self, launch: TaskLaunch) -> TaskHandle:
         """Starts a task; a repeat finds it, running or ended. DriverError says what to do."""
@@ -181,10 +184,11 @@ class ProcessDriver:
         if not launch.config.command:
             raise DriverError(f"task {launch.task} has no config.command to start")
         identity = identity_of(launch.user, self._policy)
+        order = self._order(launch, folder, identity)
         _prepare_folders(launch, identity)
         link_volumes(launch, identity)
         folder.make()
-        answer = self._spawner.order(self._order(launch, folder, identity))
+        answer = self._spawner.order(order)
         if "started" not in answer:
             folder.remove()  # Nothing runs: what the caller is told now is all there is to know.
             step, errno = str(answer["step"]), int(answer["errno"] or 0)
@@ -206,6 +210,7 @@ class ProcessDriver:
             "gid": identity.gid if identity.switch else None,
             "groups": identity.groups,
             "oom_score": _OOM_SCORE,
+            "limits": limits_of_task(launch.config.ulimits),
             "cgroups": self._cgroups.of_task(
                 _cgroup_name(self._handle(launch.allocation_id, launch.task, launch.attempt)),
                 launch.resources,

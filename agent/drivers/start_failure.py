@@ -19,6 +19,11 @@ _ADVICE: Final = {
     ("enter the working directory", codes.ENOENT): "config.cwd has to exist on the node",
     ("enter the working directory", codes.EACCES): "config.cwd has to be open to the task's user",
 }
+_LIMIT: Final = "set the limit "
+_LIMIT_ADVICE: Final = (
+    "it is more than this agent may give: ask for less in config.ulimits, or raise the agent's own hard limit "
+    "(LimitNOFILE= and its like in its unit)"
+)
 _TEMPORARY: Final = frozenset(
     {
         codes.EAGAIN,
@@ -44,6 +49,8 @@ def explain(step: str, errno: int, *, program: str = "", path: str = "") -> str:
     else:
         message = f"cannot {step} for{what}: {why}"
     advice = _ADVICE.get((step, errno))
+    if step.startswith(_LIMIT) and errno == codes.EPERM:
+        advice = _LIMIT_ADVICE
     return f"{message}; {advice}" if advice else message
 
 

@@ -152,7 +152,7 @@ class SecretValue(Model, frozen=True, kw_only=True):
 
 
 class TaskConfig(Model, frozen=True, kw_only=True):
-    """Driver settings. *command* and *cwd* are the process driver's, all others Docker's."""
+    """Driver settings. *command* and *cwd* are the process driver's, *ulimits* both's, all others Docker's."""
 
     command: tuple[str, ...] = ()
     cwd: str = ""

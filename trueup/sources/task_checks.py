@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from trueup.models.ulimits import exceeds
 from trueup.models.variables import SECRET_PREFIX, Variable, known_variables, split_variables
 from trueup.sources.constraint_checks import check_placement
-from trueup.sources.parts import Plain, mapping, mappings, text
+from trueup.sources.parts import Plain, mapping, mappings, number, text
 from trueup.sources.report import Report
 from trueup.sources.tree import Path
 from trueup.sources.wording import near
 
 PROCESS_CONFIG: Final = frozenset({"command", "cwd"})
+CONFIG_OF_BOTH: Final = frozenset({"ulimits"})
 FILE_SOURCES: Final = ("content", "source", "secret", "services")
 _OF_CHECKS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "http": (("port",), ("command",)),
@@ -74,9 +76,13 @@ def _check_driver(report: Report, task: Plain, at: Path) -> None:
         return
     for key in config:
         # A key that no driver knows is an unknown key, said already.
-        if (key in PROCESS_CONFIG) == (driver == "docker") and not report.has((*path, key)):
+        foreign = key not in CONFIG_OF_BOTH and (key in PROCESS_CONFIG) == (driver == "docker")
+        if foreign and not report.has((*path, key)):
             other = "process" if driver == "docker" else "docker"
             report.add((*path, key), f"{key} is of the {other} driver, this task's is {driver}", key=True)
+    for name, limit in mapping(config, "ulimits").items():
+        if isinstance(limit, dict) and exceeds(number(limit, "soft"), number(limit, "hard")):
+            report.add((*path, "ulimits", name), "soft is more than hard", "-1 is unlimited")
 
 
 def _check_network(report: Report, task: Plain, name: str, at: Path, scope: TaskScope) -> None:
@@ -95,13 +101,15 @@ def _check_network(report: Report, task: Plain, name: str, at: Path, scope: Task
 
 def _check_variables(report: Report, task: Plain, at: Path, scope: TaskScope) -> None:
     known = known_variables(scope.ports)
-    for key in ("env", "config", "artifacts"):
+    for key in ("env", "config", "artifacts", "volumes"):
         for path, value in _texts_in(task.get(key), (*at, key)):
             if "${" not in value:
                 continue
             for piece in split_variables(value):
                 if isinstance(piece, Variable):
                     _check_variable(report, piece, path, known)
+            if key == "volumes" and has_secret(value):
+                report.add(path, "has a secret, and the paths of volumes are shown")
             if path[len(at) : len(at) + 2] in _ARGUMENTS and has_secret(value):
                 hint = (
                     "put it into env, or into a file that the program reads: files: [{path: …, secret: NAME}]"
@@ -199,7 +207,7 @@ def _check_volumes(report: Report, task: Plain, at: Path, scope: TaskScope) -> N
         if volume not in scope.volumes:
             hint = near(volume, scope.volumes) or "add it to the group's volumes"
             report.add(path, f"{volume!r} is no volume of this group", hint, key=True)
-        elif isinstance(place, str) and is_process and not is_beneath(place):
+        elif isinstance(place, str) and is_process and not is_beneath(place.removeprefix("${TASK_DIR}/")):
             hint = "a process sees the node's own files: a relative path such as data becomes a link to the volume"
             report.add(path, "leads out of the task's folder", hint)
 

@@ -23,5 +23,6 @@ def main(report: int, folder: int) -> None:
         groups=order["groups"],
         cgroup_folders=order["cgroups"],
         oom_score=0,
+        limits=order["limits"],
     )
     surroundings.execute(order["command"], output=1, errors=1, go=-1, report=report)

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 
-from . import cgroups, system
+from . import cgroups, limits, system
 
 _CHANGED_SIGNALS = (
     signal.SIGCHLD,
@@ -25,7 +25,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Surroundings:
     """Everything a program of one task gets: the same for the task itself and for its exec checks."""
 
-    __slots__ = ("cgroups", "cwd", "environment", "gid", "groups", "oom_score", "uid")
+    __slots__ = ("cgroups", "cwd", "environment", "gid", "groups", "limits", "oom_score", "uid")
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Surroundings:
         groups: list[int],
         cgroup_folders: list[str],
         oom_score: int,
+        limits: list[limits.Limit],
     ) -> None:
         self.environment = environment
         self.cwd = cwd
@@ -45,6 +46,7 @@ class Surroundings:
         self.groups = groups
         self.cgroups = cgroup_folders
         self.oom_score = oom_score
+        self.limits = limits
 
     def execute(self, command: list[str], *, output: int, errors: int, go: int, report: int) -> None:
         """Becomes the program *command* in a session of its own; never returns.
@@ -64,6 +66,8 @@ class Surroundings:
             step = "connect the output"
             _connect(output, errors)
             os.umask(0o022)
+            step = "set the limits"
+            limits.apply(self.limits)
             step = "switch user"
             self._switch_user()
             step = "enter the working directory"
@@ -73,6 +77,8 @@ class Surroundings:
             if os.getppid() != shim or (go >= 0 and not os.read(go, 1)):
                 os._exit(127)
             _replace(command, self.environment)
+        except limits.Refused as refused:
+            os.write(report, json.dumps([f"set the limit {refused.name}", refused.errno or 0]).encode())
         except OSError as error:
             os.write(report, json.dumps([step, error.errno or 0]).encode())
         except BaseException as error:  # noqa: BLE001 - a fork must not go on as a second shim

@@ -49,6 +49,7 @@ def _run_once(scratch: str, logs: str, attempt: int) -> None:
         "groups": [],
         "oom_score": 0,
         "cgroups": [],
+        "limits": [],
         "logs": {"folder": logs, "name": "rehearsal", "max_files": 2, "max_bytes": 1024},
     }
     asking, asked = socket.socketpair()

@@ -61,6 +61,7 @@ class Watcher:
             groups=order["groups"],
             cgroup_folders=[place for place, _ in self._cgroups],
             oom_score=order["oom_score"],
+            limits=order["limits"],
         )
 
     def start(self) -> dict[str, object] | None:

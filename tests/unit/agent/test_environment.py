@@ -177,6 +177,20 @@ def test_volumes_come_from_the_nodes_policy() -> None:
         launched(other, account=None)
 
 
+@pytest.mark.parametrize("place", ["data", "${TASK_DIR}/data", "${TASK_DIR}/./data"])
+def test_the_place_of_a_processs_volume_is_in_its_folder(place: str) -> None:
+    """Also where it says so by the variable for it."""
+    volume = Volume(name="data", source="shop-data")
+    launch = launched(assigned(a_task(volumes={"data": place}), volumes=(volume,)))
+    assert launch.mounts == (("/srv/shop", place.removeprefix("${TASK_DIR}/"), True),)
+
+
+def test_variables_in_the_place_of_a_containers_volume() -> None:
+    volume = Volume(name="data", source="shop-data")
+    assignment = assigned(a_container(volumes={"data": "/var/${TASK_NAME}"}), volumes=(volume,))
+    assert launched(assignment, account=None).mounts[-1] == ("/srv/shop", "/var/server", True)
+
+
 def files_of(group: TaskGroup) -> list[tuple[str, str, int]]:
     assignment = an_assignment(group=group)
     found = build_files(assignment, group.tasks[0], NODE, FOLDERS, SECRETS)

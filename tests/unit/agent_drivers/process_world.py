@@ -102,7 +102,7 @@ class ProcessWorld:
             task=task,
             attempt=fields.pop("attempt", 1),
             digest="d1",
-            config=TaskConfig(command=command, cwd=fields.pop("cwd", "")),
+            config=TaskConfig(command=command, cwd=fields.pop("cwd", ""), ulimits=fields.pop("ulimits", {})),
             environment={
                 "PATH": PATH,
                 "TRUEUP_ALLOC_ID": self.id(allocation),

@@ -224,6 +224,21 @@ def test_policy(
         world.start("true", user=user, cwd="/")
 
 
+@as_root
+def test_users_of_a_policy_by_name_and_number(make_world: Callable[..., ProcessWorld]) -> None:
+    """Whoever is listed in one form may be named in the other, and placement is told both."""
+    world = make_world(policy=ProcessPolicy(enabled=True, users=["33", "nobody", "no-such-user"]))
+    for number, user in enumerate(("www-data", "33", "65534", "nobody")):
+        handle = world.start("true", user=user, cwd="/", allocation=f"a{number}")
+        assert world.ended(handle).exit_code == 0
+    with pytest.raises(DriverError, match="may not run as"):
+        world.start("true", user="34", cwd="/", allocation="b")
+    state = world.driver.fingerprint()
+    assert state is not None
+    assert state.attributes["users"] == "33,65534,no-such-user,nobody,www-data"
+    assert state.attributes["runs_as_uid"] == "0"
+
+
 def test_fingerprint(make_world: Callable[..., ProcessWorld], either_world: ProcessWorld) -> None:
     """A driver that is off is not offered; one without cgroups says what that means."""
     assert make_world(policy=ProcessPolicy()).driver.fingerprint() is None

@@ -286,6 +286,21 @@ def a_container(**config: Any) -> Task:
             "process: tasks may not run as bob",
         ),
         (
+            a_task(user="0"),
+            told("process", root="false", runs_as="ann"),
+            "process: tasks may not run as root",
+        ),
+        (
+            a_task(user="34"),
+            told("process", root="true", runs_as="root", runs_as_uid="0", users="33,www-data"),
+            "process: tasks may not run as 34",
+        ),
+        (
+            a_task(config=TaskConfig(command=("x",), ulimits={"nofile": {"soft": 9, "hard": -1}})),
+            told("process", root="true", ulimits="nofile=4096,nproc=-1"),
+            "process: the limit nofile can be 4096 at most",
+        ),
+        (
             a_container(privileged=True),
             told("docker", privileged="false"),
             "docker: privileged containers are not allowed",
@@ -345,6 +360,12 @@ def test_work_is_not_sent_where_its_artifacts_would_be_refused(
         (a_task(), told("process", root="true", runs_as="root")),
         (a_task(), told("process", root="false", runs_as="ann", users="bob")),
         (a_task(user="bob"), told("process", root="false", runs_as="root")),
+        (a_task(user="033"), told("process", root="false", runs_as="root", users="33,www-data")),
+        (a_task(user="1000"), told("process", root="false", runs_as="ann", runs_as_uid="1000", users="bob")),
+        (
+            a_task(config=TaskConfig(command=("x",), ulimits={"nofile": 4096, "core": -1})),
+            told("process", root="true", ulimits="nofile=4096"),
+        ),
         (a_task(user="root"), a_node()),
         (a_container(), told("docker", privileged="false", network_modes="bridge,none", mounts="")),
         (a_container(network_mode="task:db"), told("docker", network_modes="bridge")),
