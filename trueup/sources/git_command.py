@@ -7,19 +7,20 @@ into a settings file of mode 0600, never into arguments or environment, which ot
 import base64
 import os
 import re
-import signal
-import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
+from trueup.sources.git_process import Bounds, GitFailed, GitLimits, ProcessGroups
 from trueup.sources.git_remote import GitRemote
 
-_GRACE_SECONDS: Final = 0.5
-"""Between TERM, on which git takes its lock files away, and KILL."""
+__all__ = ["GitAccess", "GitCommand", "GitFailed", "git_settings", "one_line"]
+
+_OUTPUT_BYTES: Final = 64 * 1024**2
+_NO_PROTOCOL: Final = "none"
+_TALKING: Final = frozenset({"fetch", "ls-remote"})
 _MESSAGE_LENGTH: Final = 400
 _PASSED_ON: Final = (
     "PATH",
@@ -51,15 +52,6 @@ _OLD_FAULTS: Final = (
 """Found in the history of sound old repositories; they harm nobody who checks nothing out."""
 
 
-class GitFailed(Exception):
-    """A git process ended with an error. *text* is what it said, in one line."""
-
-    def __init__(self, text: str, *, timed_out: bool = False) -> None:
-        super().__init__(text)
-        self.text = text
-        self.timed_out = timed_out
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitAccess:
     """By what the remote lets us in. *token* is a token or `user:token`."""
@@ -71,107 +63,140 @@ class GitAccess:
 
 
 class GitCommand:
-    """The git program with fixed settings, kept in *home*, which is its own."""
+    """The git program with fixed settings, kept in *home*, which is its own.
+
+    Commands that ask a remote may talk to it; all others open no connection, whatever the mirror lacks.
+    """
 
     def __init__(
-        self, home: Path, remote: GitRemote, access: GitAccess, environment: Mapping[str, str]
+        self,
+        home: Path,
+        remote: GitRemote,
+        access: GitAccess,
+        environment: Mapping[str, str],
+        limits: GitLimits | None = None,
     ) -> None:
         """Writes the settings file. *environment* is ours: of it, git sees the search path and proxies only."""
-        self._home = home
         empty = home / "empty"
         empty.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = home / "settings"
-        _write_private(settings, git_settings(remote, access, hooks=empty))
-        self._environment = _git_environment(environment, remote, empty, settings, access)
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._closed = False
+        _write_private(settings, git_settings(remote, access, home=home))
+        self.home = home
+        self.limits = limits or GitLimits()
+        self._environment = _git_environment(environment, home, settings, access)
+        self._transport = remote.transport
+        self._secrets = _secrets(remote, access)
+        self._processes = ProcessGroups(home)
 
-    def run(self, *arguments: str, git_dir: Path, deadline_seconds: float, stdin: bytes = b"") -> bytes:
-        """Runs git to its end and returns what it printed. GitFailed, also at the deadline."""
-        process = self._start(arguments, git_dir)
-        try:
-            output, errors = process.communicate(stdin, timeout=deadline_seconds)
-        except subprocess.TimeoutExpired:
-            raise GitFailed(f"gave no answer within {deadline_seconds:g} s", timed_out=True) from None
-        finally:
-            self._finish(process)
-        if process.returncode != 0:
-            raise GitFailed(one_line(errors))
-        return output
+    def run(
+        self,
+        *arguments: str,
+        git_dir: Path,
+        deadline_seconds: float,
+        stdin: bytes = b"",
+        file_bytes: int | None = None,
+    ) -> bytes:
+        """Runs git to its end and returns what it printed. GitFailed, also at the deadline.
+
+        *file_bytes* is the largest file that it may write.
+        """
+        words = ("git", f"--git-dir={git_dir}", *arguments)
+        remote = _subcommand(arguments) in _TALKING
+        return self._run(words, deadline_seconds, stdin=stdin, remote=remote, file_bytes=file_bytes)
+
+    def run_beside(self, *words: str, deadline_seconds: float, stdin: bytes = b"") -> bytes:
+        """Runs another program as git would run it: gpg with the keyring that is git's. GitFailed."""
+        return self._run(words, deadline_seconds, stdin=stdin)
 
     @contextmanager
     def converse(
         self, *arguments: str, git_dir: Path, deadline_seconds: float
     ) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         """Git's input and output, for questions and answers. Leaving the block ends git; at the deadline both end."""
-        process = self._start(arguments, git_dir)
-        timer = threading.Timer(deadline_seconds, _signal_group, (process, signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
-        try:
-            if process.stdin is None or process.stdout is None:
-                raise GitFailed("no pipe to git")
-            yield process.stdin, process.stdout
-        finally:
-            timer.cancel()
-            timer.join()
-            self._finish(process)
+        words = ("git", f"--git-dir={git_dir}", *arguments)
+        bounds = self._bounds(deadline_seconds)
+        with self._processes.converse(words, self._surroundings(remote=False), bounds) as pipes:
+            yield pipes
 
     def close(self) -> None:
         """Ends what runs, from another thread, and starts nothing more."""
-        with self._lock:
-            self._closed = True
-            running = tuple(self._running)
-        for process in running:
-            _signal_group(process, signal.SIGKILL)
+        self._processes.close()
 
-    def _start(self, arguments: Sequence[str], git_dir: Path) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._closed:
-                raise GitFailed("the source is closed")
-            process = self._popen(arguments, git_dir)
-            self._running.add(process)
-        return process
-
-    def _popen(self, arguments: Sequence[str], git_dir: Path) -> subprocess.Popen[bytes]:
+    def _run(
+        self,
+        words: tuple[str, ...],
+        deadline_seconds: float,
+        *,
+        stdin: bytes = b"",
+        remote: bool = False,
+        file_bytes: int | None = None,
+    ) -> bytes:
+        bounds = self._bounds(deadline_seconds, file_bytes)
         try:
-            return subprocess.Popen(
-                ["git", f"--git-dir={git_dir}", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=self._home,
-                env=self._environment,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise GitFailed("the git program is not installed; install git") from None
-        except OSError as error:
-            raise GitFailed(f"git could not be started: {error.strerror}") from None
+            ended = self._processes.run(words, self._surroundings(remote=remote), bounds, stdin)
+        except UnicodeEncodeError:
+            raise GitFailed("an argument is no text") from None
+        if ended.status != 0:
+            raise GitFailed(self._without_secrets(one_line(ended.errors)))
+        return ended.output
 
-    def _finish(self, process: subprocess.Popen[bytes]) -> None:
-        _end(process)
-        with self._lock:
-            self._running.discard(process)
+    def _bounds(self, deadline_seconds: float, file_bytes: int | None = None) -> Bounds:
+        return Bounds(
+            deadline_seconds=deadline_seconds,
+            output_bytes=_OUTPUT_BYTES,
+            file_bytes=self.limits.mirror_bytes if file_bytes is None else file_bytes,
+            memory_bytes=self.limits.memory_bytes,
+        )
+
+    def _surroundings(self, *, remote: bool) -> Mapping[str, str]:
+        # This wins over whatever a repository's own settings allow.
+        return self._environment | {"GIT_ALLOW_PROTOCOL": self._transport if remote else _NO_PROTOCOL}
+
+    def _without_secrets(self, text: str) -> str:
+        """What a server says may repeat what it was sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
-def git_settings(remote: GitRemote, access: GitAccess, *, hooks: Path) -> str:
+def allowed_signers_file(home: Path) -> Path:
+    """Where git looks for the ssh keys whose signatures count."""
+    return home / "allowed-signers"
+
+
+def keyring_folder(home: Path) -> Path:
+    """Where gpg looks for public keys, and for its own settings."""
+    return home / "gnupg"
+
+
+def git_settings(remote: GitRemote, access: GitAccess, *, home: Path) -> str:
     """The whole of the configuration git reads, as text."""
     lines = [
         *_section(
             "core",
-            hooksPath=str(hooks),
+            hooksPath=str(home / "empty"),
             fsmonitor="false",
             logAllRefUpdates="false",
             alternateRefsCommand="",
+            bigFileThreshold="16m",  # larger ones pass through without being held in memory
             fsync="none",  # the mirror is a cache: what a loss of power takes is fetched anew
         ),
         *_section("credential", helper=""),
         *_section("protocol", allow="never"),
         *_section(f'protocol "{remote.transport}"', allow="always"),
-        *_section("transfer", fsckObjects="true"),
-        *_section("fetch", recurseSubmodules="false", writeCommitGraph="false", showForcedUpdates="false"),
+        *_section("transfer", fsckObjects="true", bundleURI="false"),
+        *_section("pack", threads="1", windowMemory="64m"),
+        *_section("gpg", format="openpgp"),
+        *_section('gpg "ssh"', allowedSignersFile=str(allowed_signers_file(home))),
+        *_section('gpg "x509"', program="false"),
+        *_section(
+            "fetch",
+            unpackLimit="1",
+            uriProtocols="",
+            recurseSubmodules="false",
+            writeCommitGraph="false",
+            showForcedUpdates="false",
+        ),
         *_section('fetch "fsck"', **dict.fromkeys(_OLD_FAULTS, "warn")),
         *_section("gc", auto="0", autoDetach="false"),
         *_section("maintenance", auto="false"),
@@ -196,21 +221,50 @@ def one_line(errors: bytes) -> str:
     return joined[:_MESSAGE_LENGTH] or "git failed and said nothing"
 
 
+def _subcommand(arguments: Sequence[str]) -> str:
+    """`fetch` of `-c name=value fetch …`."""
+    words = iter(arguments)
+    for word in words:
+        if word != "-c":
+            return word
+        next(words, None)
+    return ""
+
+
 def _https_settings(remote: GitRemote, access: GitAccess) -> list[str]:
-    secret = access.token or remote.password
     lines = _section("http", lowSpeedLimit="1000", lowSpeedTime="20", sslVerify="true")
     if access.ca_file is not None:
         lines += _section("http", sslCAInfo=str(access.ca_file.absolute()))
-    if secret:
-        _, colon, password = secret.partition(":")
-        login = secret if colon and password and access.token else f"{remote.username or 'trueup'}:{secret}"
-        basic = base64.b64encode(login.encode()).decode()
+    login = _login(remote, access)
+    if login:
         lines += _section(
             f'http "{remote.origin}"',
-            extraHeader=f"Authorization: Basic {basic}",
+            extraHeader=f"Authorization: Basic {_basic(login)}",
             followRedirects="false",  # a header of our own would follow to wherever the server points
         )
     return lines
+
+
+def _login(remote: GitRemote, access: GitAccess) -> str:
+    """`user:password` for https, empty if there is none."""
+    secret = access.token or remote.password
+    if not secret:
+        return ""
+    _, colon, password = secret.partition(":")
+    return secret if colon and password and access.token else f"{remote.username or 'trueup'}:{secret}"
+
+
+def _basic(login: str) -> str:
+    return base64.b64encode(login.encode()).decode()
+
+
+def _secrets(remote: GitRemote, access: GitAccess) -> tuple[str, ...]:
+    """What no message may show, longest first."""
+    login = _login(remote, access)
+    if not login:
+        return ()
+    shown = {_basic(login), login, login.partition(":")[2]}
+    return tuple(sorted(shown, key=lambda secret: (-len(secret), secret)))
 
 
 def _section(name: str, **settings: str) -> list[str]:
@@ -231,12 +285,14 @@ def _safe_places(path: Path) -> list[str]:
 
 
 def _git_environment(
-    ours: Mapping[str, str], remote: GitRemote, empty: Path, settings: Path, access: GitAccess
+    ours: Mapping[str, str], home: Path, settings: Path, access: GitAccess
 ) -> dict[str, str]:
+    empty = home / "empty"
     environment = {name: ours[name] for name in _PASSED_ON if name in ours}
     return environment | {
         "HOME": str(empty),
         "XDG_CONFIG_HOME": str(empty),
+        "GNUPGHOME": str(keyring_folder(home)),
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": str(settings),
@@ -245,7 +301,6 @@ def _git_environment(
         "GIT_ASKPASS": "/bin/false",
         "SSH_ASKPASS": "/bin/false",
         "GIT_PROTOCOL_FROM_USER": "0",
-        "GIT_ALLOW_PROTOCOL": remote.transport,  # wins over whatever a repository's own settings say
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_LITERAL_PATHSPECS": "1",
@@ -288,23 +343,3 @@ def _write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     temporary.replace(path)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends git and all it started, and collects it. Nothing happens to one that has ended."""
-    if process.returncode is None:
-        _signal_group(process, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_SECONDS)
-    if process.returncode is None:
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
