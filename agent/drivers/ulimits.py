@@ -35,6 +35,23 @@ _NUMBERS: Final[Mapping[str, int]] = {
     "sigpending": resource.RLIMIT_SIGPENDING,
     "stack": resource.RLIMIT_STACK,
 }
+_ROWS: Final[Mapping[int, str]] = {
+    resource.RLIMIT_AS: "Max address space",
+    resource.RLIMIT_CORE: "Max core file size",
+    resource.RLIMIT_CPU: "Max cpu time",
+    resource.RLIMIT_DATA: "Max data size",
+    resource.RLIMIT_FSIZE: "Max file size",
+    resource.RLIMIT_MEMLOCK: "Max locked memory",
+    resource.RLIMIT_MSGQUEUE: "Max msgqueue size",
+    resource.RLIMIT_NICE: "Max nice priority",
+    resource.RLIMIT_NOFILE: "Max open files",
+    resource.RLIMIT_NPROC: "Max processes",
+    resource.RLIMIT_RSS: "Max resident set",
+    resource.RLIMIT_RTPRIO: "Max realtime priority",
+    resource.RLIMIT_SIGPENDING: "Max pending signals",
+    resource.RLIMIT_STACK: "Max stack size",
+}
+"""How `/proc/PID/limits` names them."""
 DEFAULTS: Final[Mapping[str, tuple[int, int]]] = {
     **dict.fromkeys(_NUMBERS, (UNLIMITED, UNLIMITED)),
     "core": (0, UNLIMITED),
@@ -55,8 +72,17 @@ def limits_of_task(asked: Mapping[str, Any]) -> list[Limit]:
 
 
 def limits_of_process(pid: int) -> list[Limit]:
-    """Those a process has now. OSError if it is gone, or another user's."""
-    return [(number, *resource.prlimit(pid, number), "") for number in _NUMBERS.values()]
+    """Those a process has now. OSError if it is gone.
+
+    From `/proc`, which says it also of another user's process, where `prlimit` wants a capability of its own.
+    """
+    found = []
+    for line in Path(f"/proc/{pid}/limits").read_text("ascii", "replace").splitlines():
+        for number, row in _ROWS.items():
+            if line.startswith(row):
+                soft, hard = (_amount(one) for one in line.removeprefix(row).split()[:2])
+                found.append((number, soft, hard, ""))
+    return found
 
 
 def hard_limits() -> dict[str, int] | None:
@@ -65,6 +91,10 @@ def hard_limits() -> dict[str, int] | None:
         return None
     found = {name: resource.getrlimit(number)[1] for name, number in _NUMBERS.items()}
     return {name: hard for name, hard in found.items() if hard != UNLIMITED}
+
+
+def _amount(text: str) -> int:
+    return UNLIMITED if text == "unlimited" else int(text)
 
 
 def _limits(asked: Mapping[str, Any]) -> Iterator[Limit]:

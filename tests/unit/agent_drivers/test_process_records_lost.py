@@ -96,10 +96,11 @@ def test_its_shim_is_killed_later(tracked: ProcessWorld) -> None:
 
 
 def test_exec_checks_run_in_its_surroundings(tracked: ProcessWorld) -> None:
-    """Environment, folder, user and cgroup of the command are those of its task."""
-    script = "pwd; echo $GREETING; id -u; id -G; cat /proc/self/cgroup; ls /proc/$$/fd"
+    """Environment, folder, user, limits and cgroup of the command are those of its task."""
+    script = "pwd; echo $GREETING; id -u; id -G; cat /proc/self/limits /proc/self/cgroup; ls /proc/$$/fd"
     user = "nobody" if os.geteuid() == 0 else ""
-    handle = tracked.shell(f"{script}; sleep 60", environment={"GREETING": "hello"}, user=user, cwd="/")
+    fields = {"environment": {"GREETING": "hello"}, "ulimits": {"nofile": 99, "core": -1}}
+    handle = tracked.shell(f"{script}; sleep 60", user=user, cwd="/", **fields)
     wait_until(lambda: tracked.log().endswith("0\n1\n2\n"))
     said = tracked.log()
     lose_records(tracked)
