@@ -2,13 +2,12 @@
 
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from agent.doors import DriverError
 from agent.drivers.docker_engine import Engine
-from agent.drivers.docker_errors import EngineAway, EngineRefused, NotThere
+from agent.drivers.docker_errors import EngineRefused, NotThere
 from agent.drivers.docker_output import STREAMS, ContainerOutput
 from agent.drivers.docker_spec import LogTarget
 from agent.drivers.docker_stream import Stream
@@ -154,9 +153,13 @@ class LogFollower:
         return not ran
 
     def _runs(self) -> bool:
-        with suppress(EngineAway):
+        """Whether it does, as far as the engine says: one that it has no more does not."""
+        try:
             return self._engine.inspect(self._container).state.running
-        return True
+        except NotThere:
+            return False
+        except DriverError:
+            return True
 
 
 def _open(

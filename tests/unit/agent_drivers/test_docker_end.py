@@ -1,10 +1,17 @@
 """How containers end and are ended, what is seen of it, and commands inside them."""
 
 import time
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from agent.doors import DriverError, TaskHandle
+from agent.drivers.docker_engine import Engine
+from agent.drivers.docker_errors import EngineRefused
+from agent.drivers.docker_logs import LogFollower
+from agent.drivers.docker_output import ContainerOutput
+from agent.drivers.docker_spec import LogTarget
 from tests.unit.agent_drivers.docker_world import DockerWorld
 from tests.unit.agent_drivers.process_world import lives, wait_until
 from trueup.models.job import Resources
@@ -138,6 +145,30 @@ def test_a_container_removed_by_hand_wakes_its_allocation_and_is_gone(docker_wor
     wait_until(lambda: handle.allocation_id in docker_world.woken, "the waking")
     status = docker_world.driver.status(handle)
     assert (status.state, status.error) == ("gone", "its container was removed")
+
+
+def test_a_container_that_is_being_removed_while_it_is_followed_ends_its_follower(
+    docker_world: DockerWorld, tmp_path: Path
+) -> None:
+    """The engine refuses to read its log first and has no such container a moment later: no test can time that."""
+
+    class InRemoval(Engine):
+        def stream(self, *_: object, **__: object) -> NoReturn:
+            docker_world.driver.remove(handle)
+            raise EngineRefused(409, "can not get logs from container which is dead or marked for removal")
+
+    handle = docker_world.start("true")
+    container_id = docker_world.ended(handle).container_id or ""
+    engine = InRemoval(docker_world.address)
+    output = ContainerOutput(
+        LogTarget(folder=str(tmp_path), max_files=1, max_bytes=1000), "server", 1, container_id
+    )
+    follower = LogFollower(engine, container_id, output)
+
+    follower.begin()
+
+    assert follower.done.wait(20)
+    engine.close()
 
 
 def test_a_container_put_in_the_place_of_the_tasks_is_not_the_task(docker_world: DockerWorld) -> None:
