@@ -1,14 +1,15 @@
 """What happened, in order: events."""
 
 from collections.abc import Iterable
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from metastore.bulk import execute_many
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
-from trueup.models.codec import to_json
+from trueup.models.codec import Model, from_json, to_json
 from trueup.models.evaluation import Event
 
 EVENTS: Final = history_table(
@@ -18,9 +19,16 @@ EVENTS: Final = history_table(
     text_column("node"),
     text_column("allocation"),
     text_column("revision"),
-    ask_by=("job", "node", "allocation"),
+    ask_by=("job", "node"),
 )
 _INSERTION: Final = sa.insert(EVENTS)
+
+
+class _Body(Model, frozen=True, kw_only=True):
+    """What of an event has no column of its own: of all that is written, events are the most."""
+
+    at: datetime
+    message: str
 
 
 def write_events(connection: sa.Connection, events: Iterable[Event], index: int) -> None:
@@ -37,8 +45,22 @@ def write_events(connection: sa.Connection, events: Iterable[Event], index: int)
                 "revision": event.revision,
                 "at": milliseconds(event.at),
                 "modified_index": index,
-                "body": to_json(event).decode(),
+                "body": to_json(_Body(at=event.at, message=event.message)).decode(),
             }
             for event in events
         ],
+    )
+
+
+def read_event(row: Any) -> Event:  # noqa: ANN401 - a row of EVENTS
+    """The event of a row."""
+    body = from_json(row.body, _Body)
+    return Event(
+        at=body.at,
+        type=row.type,
+        message=body.message,
+        job=row.job,
+        allocation=row.allocation,
+        node=row.node,
+        revision=row.revision,
     )

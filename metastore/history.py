@@ -1,6 +1,6 @@
 """What happened, read back: events, evaluations and revisions in order of arrival."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from metastore.errors import HistoryCut
 from metastore.evaluations import EVALUATIONS
-from metastore.events import EVENTS
+from metastore.events import EVENTS, read_event
 from metastore.meta import trimmed
 from metastore.revisions import REVISIONS
 from trueup.models.codec import from_json
@@ -29,10 +29,10 @@ class HistoryEntry(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class History(Generic[T]):
-    """One history: its table and its entries' form."""
+    """One history: its table, and how an entry is read of a row."""
 
     table: sa.Table
-    model: type[T]
+    read: Callable[[Any], T]
 
     @property
     def name(self) -> str:
@@ -40,9 +40,9 @@ class History(Generic[T]):
         return str(self.table.name)
 
 
-EVENT_HISTORY: Final = History(table=EVENTS, model=Event)
-EVALUATION_HISTORY: Final = History(table=EVALUATIONS, model=Evaluation)
-REVISION_HISTORY: Final = History(table=REVISIONS, model=Revision)
+EVENT_HISTORY: Final = History(table=EVENTS, read=read_event)
+EVALUATION_HISTORY: Final = History(table=EVALUATIONS, read=lambda row: from_json(row.body, Evaluation))
+REVISION_HISTORY: Final = History(table=REVISIONS, read=lambda row: from_json(row.body, Revision))
 
 
 def read_page(
@@ -61,7 +61,7 @@ def read_page(
     table = history.table
     if after is not None and not newest_first:
         _check_kept(history.name, after, trimmed(connection, history.name))
-    wanted = sa.select(table.c.number, table.c.modified_index, table.c.body)
+    wanted = sa.select(table)
     for column, value in filters.items():
         wanted = wanted.where(table.c[column] == value)
     if after is not None:
@@ -76,7 +76,7 @@ def events_newer(connection: sa.Connection, index: int) -> Sequence[HistoryEntry
     # Indexes grow with numbers: looked for from the end, the last that is not newer costs what there is to answer.
     last = sa.select(EVENTS.c.number).where(EVENTS.c.modified_index <= index)
     last = last.order_by(EVENTS.c.number.desc()).limit(1)
-    wanted = sa.select(EVENTS.c.number, EVENTS.c.modified_index, EVENTS.c.body)
+    wanted = sa.select(EVENTS)
     wanted = wanted.where(EVENTS.c.number > sa.func.coalesce(last.scalar_subquery(), 0)).order_by(
         EVENTS.c.number
     )
@@ -87,8 +87,8 @@ EVENT_INDEXES: Final = "events_index"
 """Under this name it is noted up to which index events are gone, beside the number that `events` notes."""
 
 
-def _entry(row: Any, history: History[T]) -> HistoryEntry[T]:  # noqa: ANN401 - a row of columns chosen above
-    return HistoryEntry(number=row.number, index=row.modified_index, value=from_json(row.body, history.model))
+def _entry(row: Any, history: History[T]) -> HistoryEntry[T]:  # noqa: ANN401 - a row of the history's table
+    return HistoryEntry(number=row.number, index=row.modified_index, value=history.read(row))
 
 
 def _check_kept(name: str, after: int, gone: int) -> None:

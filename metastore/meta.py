@@ -13,6 +13,7 @@ from metastore.schema import METADATA, text_column
 from trueup.models.codec import from_json, to_json
 from trueup.models.errors import SpecError
 from trueup.models.ids import RevisionId
+from trueup.models.notice import Told
 from trueup.models.revision import Held, SourceStatus
 from trueup.models.state import ClusterState
 from trueup.models.template import ClusterSettings
@@ -29,6 +30,7 @@ FIELDS: Final[Mapping[str, Any]] = {
     "errors": tuple[SpecError, ...],
     "settings": ClusterSettings,
     "source": SourceStatus,
+    "told": tuple[Told, ...],
 }
 _TRIMMED: Final = "trimmed_"
 

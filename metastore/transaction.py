@@ -18,6 +18,7 @@ from trueup.models.errors import SpecError
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.ids import AllocationId, DeploymentId, NodeId, RevisionId
 from trueup.models.node import Node
+from trueup.models.notice import Told
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.revision import Held, Revision, SourceStatus
 from trueup.models.state import ClusterState
@@ -130,6 +131,10 @@ class StoreTransaction:
     def set_errors(self, errors: tuple[SpecError, ...]) -> None:
         """What is wrong with documents of the newest revision seen."""
         self._set("errors", errors)
+
+    def set_told(self, told: tuple[Told, ...]) -> None:
+        """What webhooks were told of, and not yet of its end."""
+        self._set("told", told)
 
     def set_inherited(self) -> None:
         """The store was new when it met agents of an earlier epoch."""

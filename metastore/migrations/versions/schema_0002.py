@@ -1,4 +1,4 @@
-"""Pushes of one commit are one row, and events are found by index through their numbers, which grow with it."""
+"""Pushes of one commit are one row; events are found by index through their numbers, which grow with it."""
 
 from typing import Final
 
@@ -14,6 +14,7 @@ _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def upgrade() -> None:
     """Takes over the pushes that are due, as if one commit had made them."""
     op.drop_index("ix_events_modified_index_number", "events")
+    op.drop_index("ix_events_allocation_number", "events")
     op.create_table(
         "pushes",
         sa.Column("number", _NUMBER, autoincrement=False, nullable=False),
