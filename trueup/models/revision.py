@@ -10,6 +10,8 @@ from trueup.models.errors import SpecError
 from trueup.models.ids import RevisionId
 
 RevisionState = Literal["pending", "applied", "held", "superseded", "invalid"]
+RemoteState = Literal["followed", "current", "behind", "diverged", "unreachable"]
+"""Of several remotes of one history: *current* has the very commit that is followed elsewhere."""
 
 
 class Commit(Model, frozen=True, kw_only=True):
@@ -58,13 +60,25 @@ class Revision(Model, frozen=True, kw_only=True):
     held: Held | None = None
 
 
+class RemoteStatus(Model, frozen=True, kw_only=True):
+    """How one remote of the source's history does. *emergency* is the repository that the server keeps itself."""
+
+    url: str
+    state: RemoteState
+    commit: RevisionId | None = None
+    last_success_at: datetime | None = None
+    error: str = ""
+    emergency: bool = False
+
+
 class SourceStatus(Model, frozen=True, kw_only=True):
-    """How the spec source does: *error* empty while it can be read."""
+    """How the spec source does: *error* empty while it can be read. *remotes* are those of a git source."""
 
     kind: Literal["directory", "git"] = "directory"
     url: str = ""
     last_success_at: datetime | None = None
     error: str = ""
+    remotes: tuple[RemoteStatus, ...] = ()
 
     def with_success_of(self, earlier: "SourceStatus") -> "SourceStatus":
         """Itself; before its first success since a restart, with the last one of *earlier*, if of the same source."""

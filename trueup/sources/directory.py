@@ -20,7 +20,7 @@ from typing import Final
 from trueup.models.clock import Clock
 from trueup.models.errors import SpecError
 from trueup.models.ids import RevisionId
-from trueup.models.revision import Commit
+from trueup.models.revision import Commit, RemoteStatus
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.directory_walk import Entry, Signature, Walk, open_file, signature_of, walk_folder
 from trueup.sources.snapshot import (
@@ -206,6 +206,7 @@ class DirectoryTree:
     """Snapshots of folders. Several roots make one tree."""
 
     kind: Final = "directory"
+    remotes: Final[tuple[RemoteStatus, ...]] = ()
     warning: Final = ""
 
     def __init__(

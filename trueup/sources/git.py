@@ -15,11 +15,11 @@ from typing import Final
 
 from trueup.models.clock import Clock
 from trueup.models.ids import RevisionId
-from trueup.models.revision import Commit
+from trueup.models.revision import Commit, RemoteStatus
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.git_command import GitAccess, GitCommand, GitFailed
 from trueup.sources.git_history import newest_touching
-from trueup.sources.git_mirror import BlobReader, GitMirror, RefMissing, unavailable
+from trueup.sources.git_mirror import BlobReader, GitMirror, RefMissing, fetch_alone, unavailable
 from trueup.sources.git_remote import check_ref, check_root, is_commit_id, parse_remote
 from trueup.sources.git_tree import files_of
 from trueup.sources.snapshot import Snapshot
@@ -65,6 +65,7 @@ class GitTree:
 
     kind: Final = "git"
     removals_wait: Final = False
+    remotes: Final[tuple[RemoteStatus, ...]] = ()
 
     def __init__(
         self,
@@ -101,9 +102,30 @@ class GitTree:
         """When the next poll is due."""
         return self._attempts.next_at
 
+    @property
+    def mirror(self) -> Path:
+        """The bare repository its commits are kept in."""
+        return self._mirror.folder
+
     def look_now(self) -> None:
         """The next poll is due now."""
         self._attempts.is_due = True
+
+    def contains(self, tip: RevisionId, commit: RevisionId) -> bool:
+        """Whether *commit* is *tip*, which this read, or in its history. SourceUnavailable."""
+        if tip == commit:
+            return True
+        try:
+            return self._mirror.contains(self._git(), tip, commit)
+        except GitFailed as failure:
+            raise unavailable(self.url, failure.text) from None
+
+    def fetch_alone(self, commit: RevisionId, folder: Path, ref: str) -> None:
+        """Fetches *commit* with all its files, without its history, into the repository *folder*. SourceUnavailable."""
+        try:
+            fetch_alone(self._git(), self._remote, commit, folder, ref, self._settings.deadline)
+        except GitFailed as failure:
+            raise unavailable(self.url, failure.text) from None
 
     def snapshot(self, applied: RevisionId | None) -> Snapshot:
         """The newest commit's tree; polls if that is due. SourceUnavailable, also again until the next poll is due."""

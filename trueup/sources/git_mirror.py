@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
 
@@ -52,6 +53,11 @@ class GitMirror:
         self._full_ref = ""
         self._fetches = 0
         self._last: tuple[str, Commit] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._folder
 
     def prepare(self, git: GitCommand) -> None:
         """Makes the mirror if there is none, and takes away what a killed git left."""
@@ -120,6 +126,17 @@ class GitMirror:
                 )  # fmt: skip
                 return tuple(read_log(output))
         return ()
+
+    def contains(self, git: GitCommand, tip: str, commit: str) -> bool:
+        """Whether *commit* is in the history of *tip*. What this mirror does not know is in no history here."""
+        try:
+            git.run("merge-base", "--is-ancestor", commit, tip,
+                    git_dir=self._folder, deadline_seconds=_LOG_SECONDS)  # fmt: skip
+        except GitFailed as failure:
+            if failure.timed_out:
+                raise
+            return False
+        return True
 
     @contextmanager
     def blobs(self, git: GitCommand) -> Iterator["BlobReader"]:
@@ -204,6 +221,14 @@ class GitMirror:
             git.run(
                 "repack", "-d", "-q", "--geometric=2", git_dir=self._folder, deadline_seconds=_PACK_SECONDS
             )
+
+
+def fetch_alone(
+    git: GitCommand, remote: GitRemote, commit: str, folder: Path, ref: str, deadline: timedelta
+) -> None:
+    """Fetches one commit of *remote* with all its files, but none of its history, as *ref* of *folder*. GitFailed."""
+    git.run(*_FETCH, "--depth=1", "--", remote.address, f"+{commit}:{ref}",
+            git_dir=folder, deadline_seconds=deadline.total_seconds())  # fmt: skip
 
 
 class BlobReader:

@@ -4,6 +4,7 @@
 `read_documents` are one look for `validate` and `plan`.
 """
 
+import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,17 +13,20 @@ from pathlib import Path
 from random import Random
 from typing import Literal, Protocol
 
-import msgspec
+from msgspec.structs import replace
 
 from trueup.models.clock import Clock
 from trueup.models.desired import DesiredState
 from trueup.models.ids import RevisionId
-from trueup.models.revision import Commit, SourceStatus
+from trueup.models.revision import Commit, RemoteStatus, SourceStatus
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.desired import SpecLoader
 from trueup.sources.directory import DirectoryTree, content_digest, content_revision
 from trueup.sources.directory_removals import REMOVAL_SETTLE, Removals
 from trueup.sources.git import GitSettings, GitTree
+from trueup.sources.git_emergency import FOLDER as EMERGENCY_FOLDER
+from trueup.sources.git_emergency import EmergencyRepository, emergency_branch
+from trueup.sources.git_remotes import Emergency, GitRemotes
 from trueup.sources.snapshot import FileKey, Snapshot, SpecFile
 
 
@@ -37,6 +41,11 @@ class SnapshotSource(Protocol):
     def warning(self) -> str: ...
     @property
     def next_look(self) -> datetime | None: ...
+    @property
+    def remotes(self) -> tuple[RemoteStatus, ...]:
+        """How each remote does, where it may have several."""
+        ...
+
     @property
     def removals_wait(self) -> bool:
         """Whether what is absent may not yet count as removed."""
@@ -89,11 +98,13 @@ class TreeSpecSource:
             try:
                 state = self._read(applied)
             except SourceUnavailable as error:
-                self._status = msgspec.structs.replace(self._status, error=str(error))
+                self._status = replace(self._status, error=str(error), remotes=self._tree.remotes)
                 raise
             finally:
                 self._next_look = self._earliest_look()
-            self._status = msgspec.structs.replace(self._status, error="", last_success_at=self._clock.now())
+            self._status = replace(
+                self._status, error="", last_success_at=self._clock.now(), remotes=self._tree.remotes
+            )
             return state
 
     @property
@@ -152,9 +163,9 @@ class TreeSpecSource:
         files = {key: file for key, file in snapshot.files.items() if file.document or key.path in used}
         revision = content_revision(files, snapshot.errors)
         if self._loaded is None or self._loaded.commit.id != revision:
-            commit = msgspec.structs.replace(state.commit, id=revision)
-            return msgspec.structs.replace(state, commit=commit)
-        state = msgspec.structs.replace(state, commit=self._loaded.commit)
+            commit = replace(state.commit, id=revision)
+            return replace(state, commit=commit)
+        state = replace(state, commit=self._loaded.commit)
         return self._loaded if state == self._loaded else state
 
     def _check_start(self, state: DesiredState, applied: RevisionId | None, now: float) -> None:
@@ -202,6 +213,42 @@ def git_source(
     for an address, ref or path that is not taken; SourceUnavailable if *data* cannot be written.
     """
     return TreeSpecSource(GitTree(settings, data, clock, environment=environment, random=random), clock)
+
+
+def git_remotes_source(
+    remotes: Sequence[GitSettings],
+    data: Path,
+    clock: Clock,
+    *,
+    environment: Mapping[str, str],
+    random: Random | None = None,
+) -> TreeSpecSource:
+    """The source that follows one ref of several remotes of one history, the first of them by preference.
+
+    `DATA/emergency.git` is kept as one more, unless that ref is a commit, which never moves. Errors as of `git_source`.
+    """
+
+    def tree(settings: GitSettings) -> GitTree:
+        return GitTree(settings, data, clock, environment=environment, random=random)
+
+    trees = [tree(settings) for settings in remotes]
+    emergency = None
+    branch = emergency_branch(remotes[0].ref)
+    if branch:
+        folder = data.absolute() / EMERGENCY_FOLDER
+        repository = EmergencyRepository(folder, branch, data.absolute() / "git" / "emergency", environment)
+        repository.prepare()
+        pushed = dataclasses.replace(
+            remotes[0],
+            url=str(folder),
+            ref=f"refs/heads/{branch}",
+            token_file=None,
+            ssh_key=None,
+            known_hosts=None,
+            ca_file=None,
+        )
+        emergency = Emergency(repository=repository, tree=tree(pushed))
+    return TreeSpecSource(GitRemotes(trees, clock, emergency), clock)
 
 
 def read_directory(roots: Sequence[Path], clock: Clock) -> DesiredState:
