@@ -53,6 +53,7 @@ class ServerSettings:
     specs: tuple[Path, ...]
     git: GitSettings | None
     removal_settle: Duration
+    atomic: bool
     data: Path
     store: str
     bind: tuple[str, int]
@@ -81,7 +82,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "--git",
         multiple=True,
         metavar="URL",
-        help="Follow this repository: https, ssh or a local path.",
+        help="Follow this repository: https, ssh or a local path; several are remotes of one history.",
     ),
     click.option(
         "--ref", default="main", show_default=True, metavar="REF", help="The branch or tag to follow."
@@ -102,6 +103,9 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default="2s",
         show_default=True,
         help="How long a document must be absent from a folder before its job is removed.",
+    ),
+    click.option(
+        "--atomic", is_flag=True, help="Apply nothing of a revision that has any invalid document."
     ),
     click.option(
         "--store",
@@ -165,6 +169,7 @@ OPTION_NAMES: Final = frozenset(
         "git_known_hosts",
         "git_ca",
         "removal_settle",
+        "atomic",
         "store",
         "read_token_file",
         "public_read",
@@ -213,6 +218,7 @@ def server_settings(
         specs=specs,
         git=_git(own, git) if git else None,
         removal_settle=own["removal_settle"],
+        atomic=own["atomic"],
         data=folder,
         store=own["store"] or f"sqlite:///{folder.absolute() / 'trueup.db'}",
         bind=bind,

@@ -30,7 +30,7 @@ from trueup.models.commit import Committed
 from trueup.models.source_error import SourceUnavailable
 from trueup.serving import HttpServer, tls_files
 from trueup.sources import git
-from trueup.sources.spec_source import TreeSpecSource, directory_source, git_source
+from trueup.sources.spec_source import TreeSpecSource, directory_source, git_remotes_source
 
 WATCH_CAP: Final = 64
 _TOKEN_BYTES: Final = 32
@@ -72,7 +72,7 @@ class ControlPlane:
         side_by_side = SideBySide()
         self._closing.callback(side_by_side.close)
 
-        sync = SyncLoop(self._source, self.store, clock, adopting=adopting)
+        sync = SyncLoop(self._source, self.store, clock, adopting=adopting, atomic=settings.atomic)
         add = self._threads.add
         self._wake_source = add("source", sync)
         wake_reconcile = add("reconcile", ReconcileLoop(self.store, clock, ids, adopting=undecided))
@@ -170,17 +170,16 @@ def _source(settings: ServerSettings, clock: SystemClock) -> TreeSpecSource:
         return directory_source(
             settings.specs, clock, removal_settle=timedelta(seconds=settings.removal_settle.total_seconds())
         )
-    if len(settings.git.urls) > 1:
-        raise Failed("--git: this release follows one remote of a history; give --git once")
+    remotes = [_git_settings(settings.git, url) for url in settings.git.urls]
     try:
-        return git_source(_git_settings(settings.git), settings.data, clock, environment=os.environ)
+        return git_remotes_source(remotes, settings.data, clock, environment=os.environ)
     except (ValueError, SourceUnavailable) as error:
         raise Failed(f"--git: {error}") from error
 
 
-def _git_settings(settings: GitSettings) -> git.GitSettings:
+def _git_settings(settings: GitSettings, url: str) -> git.GitSettings:
     return git.GitSettings(
-        url=settings.urls[0],
+        url=url,
         ref=settings.ref,
         paths=settings.paths,
         token_file=settings.token_file,

@@ -43,6 +43,8 @@ def held_words(held: Held) -> str:
     """Why a revision is held and how to let it through, as one message of several lines."""
     from reconciler.hold import confirming_document  # what no command but a held one needs
 
+    if not held.confirm:
+        return f"revision {short_id(held.revision)} is held: {held.reason}."
     ends = f" It would end: {', '.join(held.removes)}." if held.removes else ""
     document = "".join(f"    {one}\n" for one in confirming_document(held).splitlines())
     return (

@@ -44,10 +44,14 @@ class RegistrationPuts(Protocol):
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A revision's effect on the records; with *held* set, none of it happens but the note of it."""
+    """A revision's effect on the records; with *held* set, none of it happens but the note of it.
+
+    *invalid*: it is held for its errors, which no confirmation lets through.
+    """
 
     commit: Commit
     held: Held | None = None
+    invalid: bool = False
     records: tuple[JobRecord, ...] = ()
     versions: tuple[JobVersion, ...] = ()
     changed: ChangedJobs = ChangedJobs()
@@ -84,8 +88,17 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return frozenset((*changed.created, *changed.updated, *changed.removed))
 
 
-def register(state: ClusterState, desired: DesiredState, now: datetime) -> Registration:
-    """What applying *desired* to *state* changes in the records. A revision with a large loss comes out held."""
+def register(
+    state: ClusterState, desired: DesiredState, now: datetime, *, atomic: bool = False
+) -> Registration:
+    """What applying *desired* to *state* changes in the records. A revision with a large loss comes out held.
+
+    *atomic*: so does one with any invalid document.
+    """
+    if atomic and desired.errors:
+        return Registration(
+            commit=desired.commit, held=_held_for_errors(desired), invalid=True, errors=desired.errors
+        )
     settings = desired.cluster or _kept_settings(state, desired)
     jobs = _Jobs(state=state, desired=desired, now=now)
     policies, dropped = _policies(state, desired)
@@ -121,6 +134,15 @@ def register(state: ClusterState, desired: DesiredState, now: datetime) -> Regis
         settings=settings if settings != state.settings else None,
         errors=desired.errors,
         authors=tuple(jobs.authors()),
+    )
+
+
+def _held_for_errors(desired: DesiredState) -> Held:
+    count = len(desired.errors)
+    words = "1 error is" if count == 1 else f"{count} errors are"
+    return Held(
+        revision=desired.commit.id,
+        reason=f"{words} in it, and with --atomic a revision is applied whole or not at all",
     )
 
 
@@ -170,7 +192,7 @@ def _write_held(
     target.put_revision(
         msgspec.structs.replace(
             _revision(registration.commit, ChangedJobs(), registration.errors, now),
-            state="held",
+            state="invalid" if registration.invalid else "held",
             applied_at=None,
             held=held,
         )

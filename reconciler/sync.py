@@ -35,8 +35,11 @@ class SyncLoop:
         clock: Clock,
         *,
         adopting: Callable[[], bool] = lambda: False,
+        atomic: bool = False,
     ) -> None:
+        """*atomic*: a revision with any invalid document is held whole."""
         self._source, self._store, self._clock = source, store, clock
+        self._atomic = atomic
         self._adopting = adopting
         self._registered: DesiredState | None = None
         self._has_read = False
@@ -74,7 +77,7 @@ class SyncLoop:
     def _register(self, desired: DesiredState) -> None:
         now = self._clock.now()
         with self._store.transaction() as tx:
-            registration = register(tx.state, desired, now)
+            registration = register(tx.state, desired, now, atomic=self._atomic)
             if registration.is_known_to(tx.state):
                 return
             self._supersede_held(desired, tx)
@@ -101,12 +104,30 @@ class SyncLoop:
         """Keeps the source's trouble in the store while it lasts; successes alone write nothing."""
         held = self._store.state.source
         status = self._source.status.with_success_of(held)
-        if (status.error, status.kind, status.url) == (held.error, held.kind, held.url):
+        before, after = _remotes_in_trouble(held), _remotes_in_trouble(status)
+        if (status.error, status.kind, status.url, after) == (held.error, held.kind, held.url, before):
             return
         with self._store.transaction() as tx:
             tx.set_source(status)
             if status.error != held.error:
                 tx.put_event(_event(status, self._clock.now()))
+                return
+            for url in sorted(before.keys() | after.keys()):
+                if after.get(url) != before.get(url):
+                    tx.put_event(_remote_event(url, after.get(url, ""), self._clock.now()))
+
+
+def _remotes_in_trouble(status: SourceStatus) -> dict[str, str]:
+    """How it is with each remote that is not followed because of trouble; being behind is none."""
+    return {
+        remote.url: remote.state for remote in status.remotes if remote.state in {"unreachable", "diverged"}
+    }
+
+
+def _remote_event(url: str, trouble: str, now: datetime) -> Event:
+    if trouble:
+        return Event(at=now, type="RemoteUnavailable", message=f"{url} is {trouble}; see `trueup status`")
+    return Event(at=now, type="RemoteAvailable", message=f"{url} can be read again")
 
 
 def _event(status: SourceStatus, now: datetime) -> Event:

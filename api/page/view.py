@@ -87,7 +87,7 @@ def page_view(
     return PageView(
         now=now,
         status=status,
-        confirm_document="" if state.held is None else confirm_document(state.held),
+        confirm_document=confirm_document(state.held) if state.held and state.held.confirm else "",
         jobs=_jobs(state, summary.jobs, now),
         allocations=_allocations(state),
         nodes=_nodes(state),

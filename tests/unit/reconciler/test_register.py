@@ -2,10 +2,13 @@
 
 import msgspec
 
-from reconciler.register import register
+from reconciler.register import register, write
+from reconciler.state_copy import StateCopy
 from tests.builders import NOON, a_desired, a_job, a_node, a_state, an_allocation
 from tests.pure_cluster import PureCluster
-from trueup.models.desired import Place
+from trueup.models.desired import InvalidDocument, Place
+from trueup.models.errors import SpecError
+from trueup.models.health import cluster_health
 from trueup.models.ids import RevisionId
 from trueup.models.node import Drain
 from trueup.models.revision import Commit
@@ -92,3 +95,27 @@ def test_without_a_cluster_document_the_settings_are_the_defaults() -> None:
     assert cluster.state.settings.placement == "spread"
     cluster.apply(a_desired(a_job(), revision="r3"))
     assert cluster.state.settings == ClusterSettings()
+
+
+def test_atomic_holds_a_revision_with_an_error_whole_until_one_without() -> None:
+    """Nothing of it happens, also no removal of what is valid; what is held for errors cannot be confirmed."""
+    state = a_state(jobs=(a_job(), a_job("api"), a_job("old")))
+    error = SpecError(file="api.yaml", line=3, column=1, path="count", message="-1 is too small")
+    invalid = InvalidDocument(kind="Job", name="api", file="api.yaml")
+    desired = a_desired(a_job(count=5), revision="r3", errors=(error,), invalid=(invalid,))
+    registration = register(state, desired, NOON, atomic=True)
+    assert registration.held is not None
+    assert "1 error is in it" in registration.held.reason
+    assert registration.held.confirm == ""
+    assert (registration.records, registration.versions, registration.jobs_changed) == ((), (), frozenset())
+    before = state.copy()
+    write(registration, state, StateCopy(state), NOON)
+    assert (state.jobs, state.versions) == (before.jobs, before.versions)
+    assert cluster_health(state).sync == "Invalid"
+    assert register(state, desired, NOON, atomic=True).is_known_to(state)
+
+    mended = register(state, a_desired(a_job(count=5), a_job("api"), revision="r4"), NOON, atomic=True)
+    assert mended.held is None
+    assert (mended.changed.updated, mended.changed.removed) == (("web",), ("old",))
+    write(mended, state, StateCopy(state), NOON)
+    assert (state.held, state.errors) == (None, ())

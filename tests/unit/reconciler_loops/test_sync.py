@@ -14,7 +14,7 @@ from trueup.models.desired import DesiredState
 from trueup.models.errors import SpecError
 from trueup.models.health import cluster_health
 from trueup.models.ids import RevisionId
-from trueup.models.revision import SourceStatus
+from trueup.models.revision import RemoteState, RemoteStatus, SourceStatus
 
 
 class HandSource:
@@ -24,6 +24,7 @@ class HandSource:
         self.next: DesiredState | None = None
         self.asked_with: RevisionId | None = None
         self.last_success_at: datetime | None = NOON
+        self.remotes: tuple[RemoteStatus, ...] = ()
 
     def read(self, applied: RevisionId | None) -> DesiredState:
         self.asked_with = applied
@@ -34,7 +35,13 @@ class HandSource:
     @property
     def status(self) -> SourceStatus:
         error = "" if self.next is not None else "specs: no such folder"
-        return SourceStatus(kind="directory", url="specs", last_success_at=self.last_success_at, error=error)
+        return SourceStatus(
+            kind="directory",
+            url="specs",
+            last_success_at=self.last_success_at,
+            error=error,
+            remotes=self.remotes,
+        )
 
     @property
     def next_look(self) -> datetime | None:
@@ -146,3 +153,44 @@ def test_nothing_is_registered_while_agents_are_still_heard(
     source.next = a_desired(a_job())
     SyncLoop(source, store, clock, adopting=lambda: True).step()
     assert store.state.revision is None
+
+
+def remotes(*states: RemoteState) -> tuple[RemoteStatus, ...]:
+    return tuple(RemoteStatus(url=f"remote-{number}", state=state) for number, state in enumerate(states))
+
+
+def test_a_remote_in_trouble_is_an_event_once_and_its_return_another(
+    source: HandSource, sync: SyncLoop, store: SqlStore
+) -> None:
+    source.next = a_desired(a_job())
+    source.remotes = remotes("followed", "current")
+    sync.step()
+    for states in ((("followed", "unreachable"),) * 2) + ((("behind", "followed"),) * 2):
+        source.remotes = remotes(*states)
+        sync.step()
+    said = [one.value for one in store.events(after=None, limit=10)][1:]
+    assert [(one.type, one.message.split(" ")[0]) for one in said] == [
+        ("RemoteUnavailable", "remote-1"),
+        ("RemoteAvailable", "remote-1"),
+    ]
+
+
+def test_atomic_keeps_an_invalid_revision_out_until_one_without_errors(
+    source: HandSource, store: SqlStore, clock: HandClock
+) -> None:
+    """It is in the history as invalid, and a restart finds it as it was."""
+    error = SpecError(file="web.yaml", line=3, column=1, path="count", message="-1 is too small")
+    source.next = a_desired(a_job())
+    SyncLoop(source, store, clock, atomic=True).step()
+    source.next = a_desired(a_job(), a_job("api"), revision="r3", errors=(error,))
+    for _ in range(2):
+        SyncLoop(source, store, clock, atomic=True).step()
+        assert (store.state.revision, set(store.state.jobs)) == ("r2", {"web"})
+        assert store.state.held is not None
+        assert cluster_health(store.state).sync == "Invalid"
+    found = store.revision(RevisionId("r3"))
+    assert found is not None
+    assert (found.state, found.errors, found.applied_at) == ("invalid", (error,), None)
+    source.next = a_desired(a_job(), a_job("api"), revision="r4")
+    SyncLoop(source, store, clock, atomic=True).step()
+    assert (store.state.revision, set(store.state.jobs)) == ("r4", {"web", "api"})
