@@ -54,7 +54,10 @@ class Changes:
 
     def stage(self, kind: Kind[K, V], key: K, value: V | None) -> None:
         """Notes the newest value under *key*."""
-        self.entities.setdefault(kind, {})[key] = value
+        staged = self.entities.get(kind)
+        if staged is None:
+            staged = self.entities[kind] = {}
+        staged[key] = value
 
     def staged(self, kind: Kind[K, V]) -> dict[K, V | None]:
         """What is staged of that kind."""

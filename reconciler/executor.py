@@ -1,7 +1,8 @@
 """Takes plans from their queue and commits each with its pushes, if it still holds.
 
-A plan is made from a state and committed to a later one: node, room and version are asked again inside the
-transaction, with the planner's own functions. What no longer fits is left out, and its job stays dirty.
+A plan is made from a state and committed to a later one: if anything changed between, node, room and version are asked
+again inside the transaction, with the planner's own functions. What no longer fits is left out, and its job stays
+dirty.
 """
 
 from collections import deque
@@ -144,6 +145,8 @@ def _moved_on(planned: Allocation, state: ClusterState) -> bool:
 
 def _holding(outcome: Plan, state: ClusterState) -> Plan:
     """The plan without the placements that no longer hold; the same object if all do."""
+    if outcome.room_version == state.room_version():
+        return outcome
     room = Room(state)
     able: dict[tuple[NodeId, int], bool] = {}
     kept = tuple(one for one in outcome.placements if _still_holds(one, state, room, able))

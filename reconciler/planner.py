@@ -35,13 +35,17 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One job's plan: all that its pass writes. `stopped` are allocations as they will be."""
+    """One job's plan: all that its pass writes. `stopped` are allocations as they will be.
+
+    *room_version* is that of the state the plan was made from (see `ClusterState.room_version`); None: unknown.
+    """
 
     changes: Changes
     placements: tuple[Placement, ...] = ()
     stopped: tuple[Allocation, ...] = ()
     in_place: tuple[Allocation, ...] = ()
     unplaced: tuple[UnplacedGroup, ...] = ()
+    room_version: object = None
 
     @property
     def all_stopped(self) -> tuple[Allocation, ...]:
@@ -87,6 +91,7 @@ def plan(changes: Changes, cluster: ClusterState, now: datetime, ids: IdSource) 
         stopped=tuple(stopped),
         in_place=tuple(in_place),
         unplaced=tuple(unplaced),
+        room_version=cluster.room_version(),
     )
 
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from trueup.models.ids import AllocationId, NodeId
 
 PushKind = Literal["start", "stop"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxEntry:
+class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A push that is due: made in the transaction of the plan, gone once the node took it."""
 
     number: int

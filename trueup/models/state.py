@@ -15,6 +15,7 @@ from trueup.models.fit import NodeUsage
 from trueup.models.ids import AllocationId, DeploymentId, NodeId, RevisionId
 from trueup.models.job import Job
 from trueup.models.node import Node
+from trueup.models.notice import Told
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.revision import Held, SourceStatus
 from trueup.models.template import ClusterSettings, NodePolicy, Template
@@ -61,6 +62,7 @@ class ClusterState:
     errors: tuple[SpecError, ...] = ()
     settings: ClusterSettings = field(default_factory=ClusterSettings)
     source: SourceStatus = field(default_factory=SourceStatus)
+    told: tuple[Told, ...] = ()
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     versions: dict[tuple[str, int], JobVersion] = field(default_factory=dict)
     templates: dict[str, Template] = field(default_factory=dict)
@@ -74,6 +76,8 @@ class ClusterState:
     _usage: dict[NodeId, NodeUsage] = field(default_factory=dict)
     derived: object | None = field(default=None, compare=False, repr=False)
     touched: set[NodeId] = field(default_factory=set, compare=False, repr=False)
+    _identity: object = field(default_factory=object, compare=False, repr=False)
+    _allocation_changes: int = field(default=0, compare=False, repr=False)
 
     def current_version(self, job: str) -> JobVersion | None:
         """The version that *job*'s record points to, also of a removed job; None if the job is unknown."""
@@ -106,6 +110,10 @@ class ClusterState:
         used = self._usage.get(node_id)
         return NodeUsage() if used is None else used
 
+    def room_version(self) -> object:
+        """Equal for two looks at this very state if no allocation, node or setting changed between them."""
+        return (self._identity, self._allocation_changes, self.nodes.version, self.settings)
+
     def node_named(self, name: str) -> Node | None:
         """The node of that name (names are unique), or None."""
         return next((node for node in list(self.nodes.values()) if node.name == name), None)
@@ -116,6 +124,7 @@ class ClusterState:
 
     def put_allocation(self, allocation: Allocation) -> None:
         """Adds or replaces an allocation; one that moved to another node keeps its place in the order."""
+        self._allocation_changes += 1
         earlier = self.allocations.get(allocation.id)
         if earlier is not None:
             self._count_out(earlier)
@@ -136,6 +145,7 @@ class ClusterState:
         allocation = self.allocations.pop(allocation_id, None)
         if allocation is None:
             return
+        self._allocation_changes += 1
         _remove(self._ids_by_job, allocation.job, allocation_id)
         _remove(self._ids_by_node, allocation.node_id, allocation_id)
         self._count_out(allocation)
@@ -167,6 +177,7 @@ class ClusterState:
             errors=self.errors,
             settings=self.settings,
             source=self.source,
+            told=self.told,
             jobs=dict(self.jobs),
             versions=dict(self.versions),
             templates=dict(self.templates),

@@ -6,6 +6,7 @@ that reads back equal. Sums of floats drift, so cores are kept as millicores and
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
@@ -90,12 +91,20 @@ def parse_size(text: str) -> Bytes:
     return Bytes(size)
 
 
+@lru_cache(maxsize=4096)
 def format_size(size: int) -> str:
     """The text of a size in the largest unit that divides it: `256MiB`, `1000B`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"
     return f"{size}B"
+
+
+def rounded_size(size: int) -> str:
+    """About how much it is, for people: `312 MiB`, `1.5 GiB`. It does not read back equal."""
+    unit = next((name for name in ("TiB", "GiB", "MiB", "KiB") if size >= _BYTES[name]), "B")
+    amount = size / _BYTES[unit]
+    return f"{amount:.0f} {unit}" if amount >= 100 else f"{amount:.3g} {unit}"
 
 
 def parse_cores(cores: float) -> Millicores:
