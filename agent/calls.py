@@ -5,7 +5,7 @@ They run on workers and may block. None of them raises: an answer that never cam
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from msgspec.structs import replace
@@ -55,6 +55,7 @@ from agent.instructions import (
     StartFailed,
 )
 from agent.record import HandleRecord
+from agent.secret_policy import SecretPolicy, SecretsOfJob
 from agent.service_files import Lists
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Port, Task
@@ -81,6 +82,7 @@ class Calls:
     artifacts: Artifacts
     prober: Prober
     node: NodeFacts
+    secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
 
     def carry_out(
         self, assignment: Assignment, attempt: int, instruction: Instruction, services: Lists
@@ -252,7 +254,7 @@ class Calls:
         allocation_id = assignment.allocation.id
         account = self.accounts.account(task.user) if task.driver == "process" else None
         folders = self.folders.paths(allocation_id, task.name)
-        wanted = build_artifacts(assignment, task, self.node, folders, self.secrets)
+        wanted = build_artifacts(assignment, task, self.node, folders, self._secrets(assignment))
         self.folders.prepare(allocation_id, task.name, account, ())
         self.artifacts.provide(wanted, folders, account, downloads=downloads, is_unwanted=is_unwanted)
 
@@ -263,10 +265,9 @@ class Calls:
             raise NotStartable(f"the group has no task {instruction.task}")
         account = self.accounts.account(task.user) if task.driver == "process" else None
         folders = self.folders.paths(allocation_id, task.name)
-        files = build_files(assignment, task, self.node, folders, self.secrets, services)
-        launch = build_launch(
-            assignment, task, instruction.attempt, self.node, folders, account, self.secrets
-        )
+        secrets = self._secrets(assignment)
+        files = build_files(assignment, task, self.node, folders, secrets, services)
+        launch = build_launch(assignment, task, instruction.attempt, self.node, folders, account, secrets)
         self.folders.prepare(allocation_id, task.name, account, files)
         launch = dataclasses.replace(launch, fetched=instruction.fetched)
         handle = self._driver(task.driver).start(launch)
@@ -281,7 +282,7 @@ class Calls:
         account = self.accounts.account(task.user) if task.driver == "process" else None
         changed = replace(task, files=tuple(file for file in task.files if file.path in instruction.files))
         folders = self.folders.paths(allocation_id, task.name)
-        files = build_files(assignment, changed, self.node, folders, self.secrets, services)
+        files = build_files(assignment, changed, self.node, folders, self._secrets(assignment), services)
         self.folders.prepare(allocation_id, task.name, account, files)
         for signal in instruction.signals:
             driver.signal(handle_of(allocation_id, task.name, handle), signal)
@@ -314,6 +315,9 @@ class Calls:
             path=check.path,
             timeout_seconds=check.timeout.total_seconds(),
         )
+
+    def _secrets(self, assignment: Assignment) -> Secrets:
+        return SecretsOfJob(self.secrets, self.secret_policy, assignment.allocation.job)
 
     def _driver(self, name: str) -> Driver:
         driver = self.drivers.get(name)

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from agent.doors import Driver, Secrets, Workers
 from agent.heartbeat import Facts
+from agent.secret_policy import SecretPolicy
 from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
 from trueup.models.node import DriverState, NodeResources, NodeUse
@@ -55,6 +56,7 @@ class SystemMachine:
         clock: Clock,
         data: Path,
         artifacts: ArtifactPolicy,
+        secret_policy: SecretPolicy,
         endpoint: Callable[[], str],
         use: Callable[[], NodeUse | None],
     ) -> None:
@@ -62,6 +64,7 @@ class SystemMachine:
         self._identification = identification
         self._drivers = drivers
         self._secrets = secrets
+        self._secret_policy = secret_policy
         self._workers = workers
         self._clock = clock
         self._endpoint = endpoint
@@ -84,16 +87,17 @@ class SystemMachine:
         with self._lock:
             states = dict(sorted(self._states.items()))
         one = self._identification
+        names = tuple(self._secrets.names())
         return Facts(
             name=one.name,
             region=one.region,
             endpoint=self._endpoint(),
             resources=self._resources,
-            attributes=self._attributes,
+            attributes=self._attributes | self._secret_policy.attributes(names),
             labels=dict(one.labels),
             drivers=states,
             volumes=one.volumes,
-            secrets=tuple(self._secrets.names()),
+            secrets=names,
             used=self._use(),
         )
 

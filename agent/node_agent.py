@@ -45,6 +45,7 @@ from agent.logs import LogReader
 from agent.probes import SocketProber
 from agent.reports import Reports
 from agent.runner import Runner
+from agent.secret_policy import SecretPolicy
 from agent.secrets_folder import SecretsFolder
 from agent.usage import MachineMeter, UseSampler
 from agent.workers import DriverPools, ThreadWorkers
@@ -96,6 +97,7 @@ class AgentSettings:
     cluster_token: Callable[[], str | None] = lambda: None
     machine_id: Callable[[], str] = read_machine_id
     secrets: Path | None = None
+    secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
     volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
     artifacts: ArtifactPolicy = field(default_factory=ArtifactPolicy)
     tls: TlsFiles | None = None
@@ -123,6 +125,7 @@ class AgentDoors:
     boot_id: str
     machine_id: str = ""
     folder: str = ""
+    secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
     jitter: Callable[[], float]
 
 
@@ -151,6 +154,7 @@ class NodeAgent:
                 artifacts=doors.artifacts,
                 prober=doors.prober,
                 node=node,
+                secret_policy=doors.secret_policy,
             ),
             workers=doors.workers,
             download_workers=doors.download_workers,
@@ -287,6 +291,7 @@ def _build(
             identification=_identification(settings),
             drivers=drivers,
             secrets=secrets,
+            secret_policy=settings.secret_policy,
             workers=workers.of(""),
             clock=clock,
             data=settings.data,
@@ -299,6 +304,7 @@ def _build(
             control_plane=control_plane,
             drivers=drivers,
             secrets=secrets,
+            secret_policy=settings.secret_policy,
             accounts=SystemAccounts(),
             folders=folders,
             prober=SocketProber(),

@@ -100,6 +100,7 @@ def _node_settings(
         advertise=settings.advertise,
         cluster_token=cluster_token,
         secrets=settings.secrets,
+        secret_policy=policies.secrets,
         volumes=policies.volumes,
         artifacts=policies.artifacts,
         tls=tls_files(settings.tls_cert, settings.tls_key),

@@ -1,5 +1,6 @@
-"""What a node lets tasks do, read from the options file: `drivers`, `volumes` and `artifacts`. Default tight."""
+"""What a node lets tasks do, by its options file: `drivers`, `volumes`, `artifacts`, `secrets`. Default tight."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any, Final, TypeVar
 from agent.drivers.accounts import ProcessPolicy
 from agent.drivers.docker_policy import DockerPolicy
 from agent.environment import VolumePolicy
+from agent.secret_policy import SecretPolicy
 from cli.failures import Failed
 from trueup.models.artifacts import ArtifactPolicy, is_host
+from trueup.models.secret_rules import EVERY_JOB
 
 T = TypeVar("T")
 
@@ -18,21 +21,20 @@ _PROCESS: Final = frozenset({"enabled", "users"})
 _DOCKER: Final = frozenset({"enabled", "privileged", "mounts", "capabilities", "network_modes"})
 _ARTIFACTS: Final = frozenset({"hosts", "paths"})
 _VOLUME: Final = frozenset({"path", "read_only"})
-_NOT_CARRIED_OUT: Final = {
-    "secrets": "this release cannot keep a secret from jobs: every job may name every secret of --secrets DIR. "
-    "Remove the key, and keep in that folder only what all jobs of this node may see",
-}
-"""Rules of the contract that are not enforced yet. A rule that is accepted and not kept would be trusted."""
+_JOB: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePolicies:
-    """The policy of each driver, the host folders offered as volumes, by name, and where artifacts may come from."""
+    """The policy of each driver, the host folders offered as volumes, by name, where artifacts may come from, and who
+    may name which secret.
+    """
 
     process: ProcessPolicy
     docker: DockerPolicy
     volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
     artifacts: ArtifactPolicy = field(default_factory=ArtifactPolicy)
+    secrets: SecretPolicy = field(default_factory=SecretPolicy)
 
 
 def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_root: bool) -> NodePolicies:
@@ -41,9 +43,6 @@ def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_ro
     *enable_process*: `--enable-process`, or `trueup up`. *allow_root*: tasks may run as root also where `users` does
     not list it, which only `trueup up` says.
     """
-    for key, why in _NOT_CARRIED_OUT.items():
-        if key in document:
-            raise Failed(f"{key} in the options file: {why}")
     drivers = _mapping(document, "drivers", frozenset({"process", "docker"}))
     process = _mapping(drivers, "process", _PROCESS, "drivers.")
     docker = _mapping(drivers, "docker", _DOCKER, "drivers.")
@@ -64,7 +63,26 @@ def node_policies(document: Mapping[str, Any], *, enable_process: bool, allow_ro
         ),
         volumes={name: _volume(volumes, name) for name in volumes},
         artifacts=_artifacts(_mapping(document, "artifacts", _ARTIFACTS)),
+        secrets=_secrets(document),
     )
+
+
+def _secrets(document: Mapping[str, Any]) -> SecretPolicy:
+    """Without the key there is no rule: the operator has named the folder. With it, what is not listed is nobody's."""
+    if document.get("secrets") is None:
+        return SecretPolicy()
+    held = _mapping(document, "secrets", None)
+    return SecretPolicy(jobs={str(name): frozenset(_jobs(held, name)) for name in held})
+
+
+def _jobs(held: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    jobs = _texts(held, name, "secrets.")
+    for job in jobs:
+        if job != EVERY_JOB and not _JOB.fullmatch(job):
+            raise Failed(
+                f'secrets.{name} in the options file: {job!r} is no name of a job; "{EVERY_JOB}" means all'
+            )
+    return jobs
 
 
 def _artifacts(held: Mapping[str, Any]) -> ArtifactPolicy:

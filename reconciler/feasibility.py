@@ -10,7 +10,8 @@ from typing import Final
 
 import re2
 
-from reconciler.permission import forbids
+from reconciler.permission import forbids, forbids_secret
+from trueup.models import secret_rules
 from trueup.models.codec import to_json, to_plain
 from trueup.models.job import Affinity, Constraint, Job, SecretValue, Task, TaskGroup
 from trueup.models.node import Node, attributes_of
@@ -113,10 +114,14 @@ def _has_volumes(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSett
     return None
 
 
-def _has_secrets(node: Node, _job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
+def _has_secrets(node: Node, job: Job, group: TaskGroup, _settings: ClusterSettings) -> Reason | None:
     for name in secrets_of(group):
         if name not in node.secrets:
             return missing_secret(name)
+        jobs = node.attributes.get(secret_rules.ATTRIBUTE + name)
+        reason = None if jobs is None else forbids_secret(jobs, job.name, name)
+        if reason is not None:
+            return reason
     return None
 
 

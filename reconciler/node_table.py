@@ -22,6 +22,8 @@ from reconciler.feasibility import (
 )
 from reconciler.kept import Kept
 from reconciler.packing import NEVER, Packing
+from reconciler.permission import forbids_secret
+from trueup.models import secret_rules
 from trueup.models.codec import to_json
 from trueup.models.fit import Demand
 from trueup.models.ids import NodeId
@@ -105,7 +107,9 @@ class NodeTable:
         for volume in group.volumes:
             offers = partial(_offers, volume.source)
             found.append(self._gate(missing_volume(volume.source), offers))
-        found += [self._gate(missing_secret(name), partial(_knows, name)) for name in secrets_of(group)]
+        for name in secrets_of(group):
+            found.append(self._gate(missing_secret(name), partial(_knows, name)))
+            found += self._allowed(job.name, name)
         for constraint in constraints_of(job, group):
             if not constraint.operator.startswith("distinct"):
                 found.append(self._meeting(constraint))
@@ -156,6 +160,13 @@ class NodeTable:
         return self._gates.of(
             ("driver", task.driver, reasons), lambda: _gate_of([reasons[code] for code in codes_of])
         )
+
+    def _allowed(self, job: str, secret: str) -> Iterator[Gate]:
+        """Whose policy lets *job* name *secret*; asked only where some node has a rule for that."""
+        codes, values = self.values(f"node.attributes.{secret_rules.ATTRIBUTE}{secret}")
+        if values:
+            reasons = [forbids_secret(value, job, secret) for value in values] + [None]  # ABSENT is the last.
+            yield self._gates.of(("secret", secret, job), lambda: _gate_of([reasons[code] for code in codes]))
 
     def _meeting(self, condition: Constraint | Affinity) -> Gate:
         asked = (condition.attribute, condition.operator, condition.value)

@@ -12,7 +12,8 @@ from trueup.models.artifacts import ArtifactPolicy, refusal
 from trueup.models.capabilities import EVERY_CONTAINER_HAS, bare
 from trueup.models.job import Task
 from trueup.models.node import DriverState
-from trueup.models.reasons import Reason, forbidden, forbidden_artifact
+from trueup.models.reasons import Reason, forbidden, forbidden_artifact, forbidden_secret
+from trueup.models.secret_rules import may_name, read
 from trueup.models.ulimits import exceeds, soft_and_hard
 
 _OWN_NETWORK: Final = frozenset({"", "default", "bridge"})
@@ -26,6 +27,11 @@ def forbids(driver: DriverState, task: Task) -> Reason | None:
         return forbidden(task.driver, what)
     what = _artifacts(driver, task) if task.artifacts else None
     return None if what is None else forbidden_artifact(what)
+
+
+def forbids_secret(jobs: str, job: str, name: str) -> Reason | None:
+    """Why *job* may not name a secret for which the node tells these *jobs*; None if it may."""
+    return None if may_name(read(jobs), job) else forbidden_secret(name, job)
 
 
 def _process(driver: DriverState, task: Task) -> str | None:

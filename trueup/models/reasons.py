@@ -42,6 +42,11 @@ def forbidden(driver: str, what: str) -> Reason:
     return Reason(f"policy of driver {driver}: {what}")
 
 
+def forbidden_secret(name: str, job: str) -> Reason:
+    """The node's own policy does not let the job name the secret."""
+    return Reason(f"policy of secrets: job {job} may not name {name}")
+
+
 def forbidden_artifact(what: str) -> Reason:
     """The node's own policy does not let anything be fetched from there."""
     return Reason(f"policy of artifacts: {what}")

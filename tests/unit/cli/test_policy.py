@@ -2,15 +2,10 @@
 
 import pytest
 
+from agent.secret_policy import SecretPolicy
 from cli.failures import Failed
 from cli.policy import node_policies
 from trueup.models.artifacts import ArtifactPolicy
-
-
-def test_a_rule_that_is_not_enforced_is_refused() -> None:
-    """Else an operator trusts a limit that nothing keeps."""
-    with pytest.raises(Failed, match="secrets in the options file: this release"):
-        node_policies({"secrets": {"db": ["shop"]}}, enable_process=False, allow_root=False)
 
 
 def test_default_is_tight() -> None:
@@ -22,6 +17,38 @@ def test_default_is_tight() -> None:
     assert policies.docker.mounts == ()
     assert policies.volumes == {}
     assert policies.artifacts == ArtifactPolicy(hosts=None, paths=())
+
+
+@pytest.mark.parametrize("user", ["root", "0", 0])
+def test_root_by_name_or_number(user: object) -> None:
+    document = {"drivers": {"process": {"users": [user, 33]}}}
+    policy = node_policies(document, enable_process=True, allow_root=False).process
+    assert policy.root
+    assert policy.users == {"33"}
+
+
+def secrets_of(held: object) -> SecretPolicy:
+    return node_policies({"secrets": held}, enable_process=False, allow_root=False).secrets
+
+
+def test_which_jobs_may_name_which_secret() -> None:
+    """Without a rule all of them; with one, what is not listed is nobody's."""
+    for held in ({}, {"db": ["web", "api"], "hook": ["*"], "old": []}):
+        policy = secrets_of(held)
+        assert policy.allows("db", "web") == policy.allows("db", "api") == ("db" in held)
+        assert policy.allows("hook", "anything") == ("hook" in held)
+        assert not policy.allows("db", "batch")
+        assert not policy.allows("old", "web")
+        assert not policy.allows("unlisted", "web")
+    assert secrets_of(None).allows("unlisted", "web")
+
+
+@pytest.mark.parametrize(
+    "held", ["db", ["db"], {"db": "web"}, {"db": ["we*"]}, {"db": ["a,b"]}, {"db": [""]}]
+)
+def test_a_rule_for_secrets_that_would_not_be_kept_is_refused(held: object) -> None:
+    with pytest.raises(Failed, match=r"secrets.* in the options file: "):
+        secrets_of(held)
 
 
 def artifacts_of(held: object) -> ArtifactPolicy:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from reconciler.evaluate import evaluate
+from reconciler.feasibility import check
 from reconciler.planner import Plan
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
 from trueup.models.allocation import TaskState
@@ -319,6 +320,28 @@ def a_container(**config: Any) -> Task:
 )
 def test_work_is_not_sent_where_policy_would_refuse_it(task: Task, node: Node, reason: str) -> None:
     assert why(planned(a_job(groups=(a_group(tasks=(task,)),)), node)) == {f"policy of driver {reason}": 1}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"secrets.db": ""}, "policy of secrets: job web may not name db"),
+        ({"secrets.db": "api,webs"}, "policy of secrets: job web may not name db"),
+        ({"secrets.other": "api"}, ""),
+        ({"secrets.db": "api,web"}, ""),
+        ({"secrets.db": "*"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_secret_that_the_job_may_not_name(attributes: dict[str, str], reason: str) -> None:
+    """Placement keeps to each node's own rules; a node without a rule for it lets every job name it."""
+    job = a_job(groups=(a_group(tasks=(a_task(env={"P": "x${secret:db}"}),)),))
+    node = a_node(secrets=("db",), attributes=attributes)
+    if reason:
+        assert why(planned(job, node)) == {reason: 1}
+    else:
+        assert planned(job, node).placements
+    assert check(node, job, job.groups[0], ClusterSettings()) == (reason or None)
 
 
 def fetching(*sources: str) -> Task:
