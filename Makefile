@@ -50,7 +50,8 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-e
 deps-debian:
 	apt-get -o DPkg::Lock::Timeout=300 install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
-DEBIAN := busybox-static chromium docker.io git iproute2 iptables nginx-light openssh-client openssh-server procps
+DEBIAN := busybox-static chromium docker.io git gpg gpg-agent gpgconf iproute2 iptables nginx-light \
+  openssh-client openssh-server procps
 
 .venv/.ok: requirements/run.lock pyproject.toml
 	$(call install,run)

@@ -39,6 +39,7 @@ class GitSettings:
     ssh_key: Path | None
     known_hosts: Path | None
     ca: Path | None
+    allowed_signers: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--git-ssh-key", type=_FILE, metavar="FILE", help="The private key for ssh."),
     click.option("--git-known-hosts", type=_FILE, metavar="FILE", help="Host keys to trust for ssh."),
     click.option("--git-ca", type=_FILE, metavar="FILE", help="Certificates to trust for https."),
+    click.option(
+        "--git-allowed-signers",
+        type=_FILE,
+        metavar="FILE",
+        help="Take only commits that someone in this file signed, with a key of ssh or OpenPGP.",
+    ),
     click.option(
         "--removal-settle",
         type=DURATION,
@@ -168,6 +175,7 @@ OPTION_NAMES: Final = frozenset(
         "git_ssh_key",
         "git_known_hosts",
         "git_ca",
+        "git_allowed_signers",
         "removal_settle",
         "atomic",
         "store",
@@ -246,6 +254,7 @@ def _git(own: Mapping[str, Any], urls: tuple[str, ...]) -> GitSettings:
         ssh_key=own["git_ssh_key"],
         known_hosts=own["git_known_hosts"],
         ca=own["git_ca"],
+        allowed_signers=own["git_allowed_signers"],
     )
 
 

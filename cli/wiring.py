@@ -186,6 +186,7 @@ def _git_settings(settings: GitSettings, url: str) -> git.GitSettings:
         ssh_key=settings.ssh_key,
         known_hosts=settings.known_hosts,
         ca_file=settings.ca,
+        allowed_signers=settings.allowed_signers,
         poll=settings.poll,
     )
 

@@ -8,6 +8,7 @@ themselves (`conftest.py`); `require("git")` is for everything else.
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
@@ -21,7 +22,7 @@ POSTGRES_URL: Final = "TRUEUP_TEST_POSTGRES_URL"
 
 
 def require(what: str) -> None:
-    """Ends the test here if *what* (`docker`, `postgres`, `browser`, `git`, `ssh`, `nginx`) is not on this machine."""
+    """Ends the test here if *what* (a name of `_PROBES`) is not on this machine."""
     missing = _PROBES[what]()
     if missing is not None:
         unavailable(what, missing)
@@ -86,8 +87,22 @@ def _ssh() -> str | None:
     return _commands("ssh", "ssh-keygen", "/usr/sbin/sshd")
 
 
+def _gpg() -> str | None:
+    return _commands("gpg", "gpgconf")
+
+
 def _nginx() -> str | None:
     return _commands("/usr/sbin/nginx")
+
+
+def _namespaces() -> str | None:
+    tried = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "test", "-w", "/proc/sys/kernel/ns_last_pid"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return f"no PID namespace can be made: {tried.stderr.strip()}" if tried.returncode else None
 
 
 def _commands(*names: str) -> str | None:
@@ -101,5 +116,7 @@ _PROBES: Final[Mapping[str, Callable[[], str | None]]] = {
     "browser": _browser,
     "git": _git,
     "ssh": _ssh,
+    "gpg": _gpg,
     "nginx": _nginx,
+    "namespaces": _namespaces,
 }

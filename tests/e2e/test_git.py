@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.cluster import eventually, is_alive
 from tests.e2e.git_cluster import NODES, GitCluster, Pushed
 from tests.git_hosts import GitHttps, Sshd, running_sshd
+from tests.git_signing import SshSigner, signed
 from tests.require import require
 
 pytestmark = pytest.mark.e2e
@@ -193,6 +194,35 @@ def test_ssh_with_a_key_and_known_hosts(
     second = pushed.commit_and_push({"other.yaml": job("other")}, author="Bob")
     cluster.until_applied(second)
     cluster.api.until_running("other", 1)
+
+
+def test_only_signed_commits_run(cluster: GitCluster, pushed: Pushed, tmp_path: Path) -> None:
+    """An unsigned one changes nothing, is told with its reason, also after a restart; a signed one on top runs."""
+    require("ssh")
+    ann = SshSigner(tmp_path)
+    allowed = tmp_path / "allowed"
+    allowed.write_text(ann.allowed())
+    signed(pushed.work, ann, {"web.yaml": job("web")})
+    pushed.push()
+    cluster.start(pushed.bare, *NEVER, "--git-allowed-signers", str(allowed))
+    before = cluster.api.until_running("web", 1)
+    refused = pushed.commit_and_push({"web.yaml": job("web", "red"), "eve.yaml": job("eve")}, author="Eve")
+
+    def is_refused() -> bool:
+        status = cluster.api.status()
+        reason = f"commit {refused} is refused: it has no signature"
+        return bool(status["sync"] == "Unknown" and reason in (status["source"]["error"] or ""))
+
+    cluster.api.until(is_refused)
+    assert f"commit {refused} is refused" in cluster.command("status")
+    cluster.restart_server()
+    cluster.api.until(is_refused)
+    assert cluster.api.running("web") == before
+    assert cluster.api.allocations("eve") == []
+    better = signed(pushed.work, ann, {"web.yaml": job("web", "green"), "eve.yaml": None})
+    pushed.push()
+    cluster.until_applied(better)
+    cluster.api.until(lambda: [colour_of(pid) for pid, _ in cluster.api.running("web").values()] == ["green"])
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from trueup.sources.git_command import GitAccess, GitCommand, GitFailed
 from trueup.sources.git_history import newest_touching
 from trueup.sources.git_mirror import BlobReader, GitMirror, RefMissing, fetch_alone, unavailable
 from trueup.sources.git_remote import check_ref, check_root, is_commit_id, parse_remote
+from trueup.sources.git_signers import CommitRefused, Signers
 from trueup.sources.git_tree import files_of
 from trueup.sources.snapshot import Snapshot
 from trueup.sources.watch import FolderWatch
@@ -34,7 +35,8 @@ class GitSettings:
     """What an operator says of a git source.
 
     *ref* is a branch, a tag, a commit or a full ref; *paths* are folders in it, all of it if empty. *deadline* bounds a
-    fetch, *first_deadline* that of the whole history.
+    fetch, *first_deadline* that of the whole history. With *allowed_signers*, only commits are taken that someone in
+    this file signed.
     """
 
     url: str
@@ -44,6 +46,7 @@ class GitSettings:
     ssh_key: Path | None = None
     known_hosts: Path | None = None
     ca_file: Path | None = None
+    allowed_signers: Path | None = None
     poll: timedelta = timedelta(seconds=15)
     deadline: timedelta = timedelta(seconds=60)
     first_deadline: timedelta = timedelta(minutes=10)
@@ -80,9 +83,10 @@ class GitTree:
         self._settings = settings
         self._remote = parse_remote(settings.url)
         self._ref = check_ref(settings.ref)
-        self._roots = tuple(check_root(path) for path in settings.paths) or ("",)
+        self.paths = tuple(check_root(path) for path in settings.paths) or ("",)
         self._home = data.absolute() / "git" / hashlib.sha256(self._remote.address.encode()).hexdigest()[:16]
         self._mirror = GitMirror(self._home / "mirror.git", self._remote)
+        self._signers = None if settings.allowed_signers is None else Signers(settings.allowed_signers)
         self._clock = clock
         self._environment = environment
         self._random = random or Random()  # noqa: S311 - jitter
@@ -140,6 +144,11 @@ class GitTree:
             self._watch.is_complete()  # watches again what was replaced
         try:
             snapshot = self._poll(applied)
+        except CommitRefused as refusal:
+            self._attempts.failed = 0
+            self._attempts.error = str(refusal)
+            self._attempts.next_at = self._clock.now() + self._settings.poll
+            raise
         except SourceUnavailable as error:
             self._failed(str(error))
             raise
@@ -189,11 +198,14 @@ class GitTree:
     def _poll(self, applied: RevisionId | None) -> Snapshot:
         try:
             git = self._git()
+            if self._signers is not None:
+                self._signers.prepare(git)
             self._mirror.prepare(git)
             first = self._snapshot is None
             deadline = self._settings.first_deadline if first else self._settings.deadline
             commit = self._mirror.follow(git, self._ref, deadline.total_seconds())
             if self._snapshot is None or commit.id != self._snapshot.commit.id:
+                self._check(git, commit)
                 snapshot = self._read(git, commit, applied)
             else:
                 snapshot = self._snapshot
@@ -204,9 +216,17 @@ class GitTree:
             raise unavailable(self.url, failure.text) from None
         return snapshot
 
+    def _check(self, git: GitCommand, commit: Commit) -> None:
+        if self._signers is None:
+            return
+        try:
+            self._signers.check(git, self._mirror.folder, commit.id)
+        except CommitRefused as refusal:
+            raise CommitRefused(f"{self.url}: {refusal}") from None
+
     def _read(self, git: GitCommand, commit: Commit, applied: RevisionId | None) -> Snapshot:
-        tree = self._mirror.tree(git, commit.id, self._roots)
-        found = files_of(tree, self._roots, self._content)
+        tree = self._mirror.tree(git, commit.id, self.paths)
+        found = files_of(tree, self.paths, self._content)
         since = applied if applied is not None and is_commit_id(applied) else None
         log = self._mirror.log(git, since, commit.id)
         return Snapshot(

@@ -16,7 +16,16 @@ from typing import IO, Final
 from trueup.sources.git_process import Bounds, GitFailed, GitLimits, ProcessGroups
 from trueup.sources.git_remote import GitRemote
 
-__all__ = ["GitAccess", "GitCommand", "GitFailed", "git_settings", "one_line"]
+__all__ = [
+    "GitAccess",
+    "GitCommand",
+    "GitFailed",
+    "allowed_signers_file",
+    "git_settings",
+    "keyring_folder",
+    "one_line",
+    "write_private",
+]
 
 _OUTPUT_BYTES: Final = 64 * 1024**2
 _NO_PROTOCOL: Final = "none"
@@ -79,8 +88,11 @@ class GitCommand:
         """Writes the settings file. *environment* is ours: of it, git sees the search path and proxies only."""
         empty = home / "empty"
         empty.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / "tmp").mkdir(mode=0o700, exist_ok=True)
+        for left in (home / "tmp").iterdir():
+            left.unlink(missing_ok=True)
         settings = home / "settings"
-        _write_private(settings, git_settings(remote, access, home=home))
+        write_private(settings, git_settings(remote, access, home=home))
         self.home = home
         self.limits = limits or GitLimits()
         self._environment = _git_environment(environment, home, settings, access)
@@ -292,6 +304,7 @@ def _git_environment(
     return environment | {
         "HOME": str(empty),
         "XDG_CONFIG_HOME": str(empty),
+        "TMPDIR": str(home / "tmp"),  # for signatures while they are checked
         "GNUPGHOME": str(keyring_folder(home)),
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -336,7 +349,8 @@ def _shell_quote(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only we can read, whole or not at all."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

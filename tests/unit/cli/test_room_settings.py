@@ -82,13 +82,13 @@ def test_a_server_that_follows_a_repository(start: Start, got: dict[str, Any]) -
     """Several remotes, several folders of the tree, and how to reach them."""
     result = start(
         "server", "--git", "https://a/x", "--git", "ssh://b/x", "--path", "eu", "--path", "us",
-        "--poll", "1m", "--git-token-file", "t", "--allowed-host", "ops.example.org",
+        "--poll", "1m", "--git-token-file", "t", "--git-allowed-signers", "s", "--allowed-host", "ops.example.org",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     git = got["server"].git
     assert git.urls == ("https://a/x", "ssh://b/x")
     assert (git.ref, git.paths, git.poll) == ("main", ("eu", "us"), timedelta(minutes=1))
-    assert git.token_file == Path("t")
+    assert (git.token_file, git.allowed_signers) == (Path("t"), Path("s"))
     assert got["server"].allowed_hosts == ("ops.example.org",)
 
 
