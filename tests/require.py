@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
@@ -105,6 +106,16 @@ def _namespaces() -> str | None:
     return f"no PID namespace can be made: {tried.stderr.strip()}" if tried.returncode else None
 
 
+def _namespaces() -> str | None:
+    tried = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "test", "-w", "/proc/sys/kernel/ns_last_pid"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return f"no PID namespace can be made: {tried.stderr.strip()}" if tried.returncode else None
+
+
 def _commands(*names: str) -> str | None:
     missing = [name for name in names if shutil.which(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
@@ -118,5 +129,6 @@ _PROBES: Final[Mapping[str, Callable[[], str | None]]] = {
     "ssh": _ssh,
     "gpg": _gpg,
     "nginx": _nginx,
+    "namespaces": _namespaces,
     "namespaces": _namespaces,
 }
