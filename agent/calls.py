@@ -197,6 +197,10 @@ class Calls:
             _log.warning("folders cannot be listed", why=str(error))
             return ()
 
+    def folder_bytes(self, allocation_id: AllocationId) -> int:
+        """How much room the folders of an allocation take."""
+        return self.folders.size_bytes(allocation_id)
+
     def remove_folders(self, allocation_id: AllocationId) -> None:
         """Removes an allocation's files and logs, and of the artifacts what nobody has used for long."""
         try:

@@ -319,6 +319,10 @@ class Folders(Protocol):
 
     def all(self) -> Sequence[AllocationId]:
         """Every allocation that has folders here, wanted or not. FolderError."""
+    def size_bytes(self, allocation_id: AllocationId) -> int:
+        """How much room what an allocation has here takes; 0 where it has nothing."""
+        ...
+
         ...
 
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ import structlog
 from msgspec.structs import replace
 
 from agent.doors import Driver, Secrets, Workers
+from agent.drivers.cgroup import version_of_machine
 from agent.heartbeat import Facts
 from agent.secret_policy import SecretPolicy
 from trueup.models.artifacts import ArtifactPolicy
@@ -27,13 +28,30 @@ from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.units import Bytes, Millicores
 
 DRIVERS_AGAIN_SECONDS: Final = 15.0
+MOST_RESERVED_MEMORY: Final = 512 * 1024**2
+LEAST_MEMORY_SHARE: Final = 20
+"""Kept for the system unless told otherwise: a twentieth of memory, at most 512 MiB, since a machine without any ends
+processes that nobody chose. Of the processor nothing: it is shared by weight, so that a full node is slow and works
+on, and a tenth of a core would be a task less on the smallest machines."""
 
 _log = structlog.stdlib.get_logger("trueup.agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """What is kept for the system and trueup itself: no task is placed on it. None: the default.
+
+    *disk_bytes* is no resource of tasks, but a bound below which none is placed (`agent.disk_room`).
+    """
+
+    cpu_millicores: int | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identification:
-    """What the operator says of a node. *cpu* and *memory* None: what the machine has."""
+    """What the operator says of a node. *cpu* and *memory* None: what the machine has, without the *reserve*."""
 
     name: str
     region: str
@@ -41,6 +59,7 @@ class Identification:
     volumes: tuple[str, ...]
     cpu_millicores: int | None = None
     memory_bytes: int | None = None
+    reserve: Reserve = field(default_factory=Reserve)
 
 
 class SystemMachine:
@@ -117,13 +136,21 @@ class SystemMachine:
 
 
 def resources_of(identification: Identification) -> NodeResources:
-    """What the node gives to tasks: what the operator says, else what there is (its control group's limit counts)."""
-    cpu = identification.cpu_millicores
-    memory = identification.memory_bytes
-    return NodeResources(
-        cpu_millicores=Millicores((psutil.cpu_count() or 1) * 1000 if cpu is None else cpu),
-        memory_bytes=Bytes(psutil.virtual_memory().total if memory is None else memory),
-    )
+    """What the node gives to tasks: what the operator says, else what there is without the reserve."""
+    cpu, memory, reserve = identification.cpu_millicores, identification.memory_bytes, identification.reserve
+    if cpu is None:
+        cpu = max((psutil.cpu_count() or 1) * 1000 - (reserve.cpu_millicores or 0), 0)
+    if memory is None:
+        total = psutil.virtual_memory().total
+        memory = max(total - reserved_memory(total, reserve.memory_bytes), 0)
+    return NodeResources(cpu_millicores=Millicores(cpu), memory_bytes=Bytes(memory))
+
+
+def reserved_memory(total_bytes: int, told_bytes: int | None) -> int:
+    """How much memory is kept for the system: what the operator says, else the default, in whole MiB."""
+    if told_bytes is not None:
+        return told_bytes
+    return min(total_bytes // LEAST_MEMORY_SHARE, MOST_RESERVED_MEMORY) // 1024**2 * 1024**2
 
 
 def told_of_artifacts(policy: ArtifactPolicy) -> dict[str, str]:
@@ -146,7 +173,7 @@ def attributes_of_machine(data: Path) -> dict[str, str]:
         "hostname": socket.gethostname(),
         "cpu.cores": str(psutil.cpu_count() or 1),
         "memory.bytes": str(psutil.virtual_memory().total),
-        "cgroup": "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1",
+        "cgroup": version_of_machine(),
         "user": "root" if os.geteuid() == 0 else "other",
     }
     try:

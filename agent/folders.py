@@ -4,6 +4,7 @@
 (the agent's alone). What is written into a task's folder goes through `agent.task_tree`, which follows no link.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -17,6 +18,7 @@ from agent.task_tree import CLOSED, OPEN_FOLDER, OPEN_TO_ALL, TaskTree, give
 from trueup.models.ids import AllocationId
 
 _PASSABLE: Final = 0o711
+_BLOCK: Final = 512
 
 
 class DiskFolders:
@@ -71,6 +73,16 @@ class DiskFolders:
             return
         except OSError as error:
             raise FolderError(_in_words(error, path)) from error
+
+    def size_bytes(self, allocation_id: AllocationId) -> int:
+        """What its files take of the disk; no link is followed, and what cannot be looked at counts as nothing."""
+        path = f"{self._root}/{_name(allocation_id)}"
+        found = 0
+        for folder, _, files in os.walk(path):
+            for name in files:
+                with contextlib.suppress(OSError):
+                    found += os.lstat(f"{folder}/{name}").st_blocks * _BLOCK
+        return found
 
     def all(self) -> Sequence[AllocationId]:
         """Every allocation that has folders here. FolderError."""

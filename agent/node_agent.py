@@ -22,6 +22,7 @@ from agent.calls import Calls
 from agent.client import HttpControlPlane
 from agent.condition import ConditionedMachine
 from agent.contact import Standing
+from agent.disk_room import DiskRoom
 from agent.doors import (
     Accounts,
     Artifacts,
@@ -37,7 +38,8 @@ from agent.doors import (
 from agent.drivers.identity import folder_mark, machine_mark, read_boot_id, read_machine_id
 from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
 from agent.environment import NodeFacts, VolumePolicy
-from agent.fingerprint import Identification, SystemMachine, address_of_machine
+from agent.fingerprint import Identification, Reserve, SystemMachine, address_of_machine
+from agent.folder_room import Bounds
 from agent.folders import DiskFolders
 from agent.heartbeat import Heartbeat, Machine, Place
 from agent.journal import Journal, open_journal
@@ -79,7 +81,7 @@ DriverFactory = Callable[[Path, NodeId, Wake], Driver]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """What the operator says. *cpu_cores* and *memory_bytes* None: what the machine has.
+    """What the operator says. *cpu_cores* and *memory_bytes* None: what the machine has, without the *reserve*.
 
     *advertise* is the host others reach this node by; empty: the one the endpoints are bound to, which is also
     HOST_IP. *cluster_token* is asked for when it is needed.
@@ -94,6 +96,8 @@ class AgentSettings:
     memory_bytes: int | None = None
     bind: tuple[str, int] | None = DEFAULT_BIND
     advertise: str = ""
+    reserve: Reserve = field(default_factory=Reserve)
+    bounds: Bounds = field(default_factory=Bounds)
     cluster_token: Callable[[], str | None] = lambda: None
     machine_id: Callable[[], str] = read_machine_id
     secrets: Path | None = None
@@ -106,7 +110,10 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDoors:
-    """All an agent does to the world, for one that is made by hand. *jitter* draws from 0 to 1."""
+    """All an agent does to the world, for one that is made by hand. *jitter* draws from 0 to 1.
+
+    *disk* None: it is never short of room. *bounds* is how much of what has ended stays there.
+    """
 
     journal: Journal
     control_plane: ControlPlane
@@ -128,6 +135,8 @@ class AgentDoors:
     secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
     jitter: Callable[[], float]
 
+    disk: DiskRoom | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 class NodeAgent:
     """One agent. `loops` are stepped by the caller, each by one thread; `connect` says how to wake them."""
@@ -166,7 +175,13 @@ class NodeAgent:
             jitter=doors.jitter,
         )
         self.heartbeat = Heartbeat(
+            disk=doors.disk,
+            bounds=doors.bounds,
             control_plane=doors.control_plane,
+        troubles = [lambda: doors.journal.trouble]
+        if doors.disk is not None:
+            troubles.append(doors.disk.trouble)
+            doors.disk.on_short = self.runner.short_of_room
             journal=doors.journal,
             standing=self.standing,
             reports=self.reports,
@@ -286,7 +301,8 @@ def _build(
             opened.callback(hook)
         secrets = SecretsFolder(settings.secrets)
         folders = DiskFolders(settings.data / "allocations")
-        sampler = UseSampler(MachineMeter(settings.data), workers.of(""), clock)
+        meter = MachineMeter(settings.data)
+        sampler = UseSampler(meter, workers.of(""), clock)
         machine = SystemMachine(
             identification=_identification(settings),
             drivers=drivers,
@@ -323,6 +339,8 @@ def _build(
         node = NodeFacts(
             id=node_id,
             name=settings.name,
+            disk=DiskRoom(sampler.latest, meter.disk, settings.reserve.disk_bytes),
+            bounds=settings.bounds,
             region=settings.region,
             host_ip=endpoint.host,
             volumes=settings.volumes,
@@ -358,6 +376,7 @@ class _WakeRelay:
 
 def _ignore(_allocation_id: AllocationId) -> None:
     return None
+        reserve=settings.reserve,
 
 
 class _Endpoint:

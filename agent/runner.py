@@ -25,6 +25,7 @@ from agent.checks import CheckBoard, CheckKey
 from agent.contact import Standing
 from agent.doors import DriverWorkers, Workers
 from agent.driver_watch import DriverWatch
+from agent.folder_room import AmpleDisk, Bounds, Disk, FolderRoom
 from agent.folder_sweep import FolderSweep
 from agent.held import Held
 from agent.instructions import Answer, Instruction, Moment, World
@@ -73,9 +74,14 @@ class Runner:
         reports: Reports,
         boot_id: str,
         jitter: Callable[[], float],
+        disk: Disk | None = None,
+        bounds: Bounds | None = None,
         on_wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """Takes up what the journal holds; nothing is started or asked before the first `step`."""
+        """Takes up what the journal holds; nothing is started or asked before the first `step`.
+
+        *disk* is the one that folders of allocations are on, *bounds* how much of what has ended stays there.
+        """
         self.on_wake = on_wake
         self._journal = journal
         self._calls = calls
@@ -123,6 +129,14 @@ class Runner:
             drivers=self._drivers,
             hand_in=self._hand_in,
         )
+        self._room = FolderRoom(
+            calls=calls,
+            workers=workers.of(""),
+            held=self._held,
+            disk=disk or AmpleDisk(),
+            bounds=bounds or Bounds(),
+            hand_in=self._hand_in,
+        )
         self._take_up()
         standing.when_heard(self.heard)
 
@@ -166,6 +180,10 @@ class Runner:
     def when_written(self, listener: Callable[[], None]) -> None:
         """Calls *listener*, on the loop's thread, once all that was handed in before is in the journal."""
         self._hand_in(lambda: self._unwritten.append(listener))
+
+    def short_of_room(self) -> None:
+        """The disk of the folders has begun to be short of room."""
+        self.on_wake()
 
     def heard(self) -> None:
         """The control plane was heard for the first time: what waited for that goes on."""
@@ -233,6 +251,8 @@ class Runner:
             self._drivers.look_later(steady, held)
             for name, task in live_tasks(held.record).items():
                 self._watch_checks(held, name, task)
+            if held.record.has_ended:
+                self._room.ended(steady)
 
     def _hand_in(self, item: Callable[[], None]) -> None:
         self._inbox.append(item)
@@ -411,6 +431,7 @@ class Runner:
         self._telling.publish(held)
         if step.record.has_ended and not before.has_ended:
             self._services.let_go(allocation_id)
+            self._room.ended(self._standing.steady)
             _log.info(
                 "allocation ended",
                 allocation=allocation_id,
@@ -501,6 +522,7 @@ class Runner:
                 self._dirty[allocation_id] = None
         self._drivers.step(steady)
         self._sweep.step(steady)
+        self._room.step(steady)
         for key, check in self._checks.due(steady):
             self._make_check(key, check)
 
@@ -521,6 +543,7 @@ class Runner:
             self._drivers.next_at,
             self._checks.next_at,
             self._sweep.next_at,
+            self._room.next_at,
             self._standing.steady + WRITE_AGAIN if self._unwritable else None,
         ]
         soonest = min((point for point in points if point is not None), default=None)

@@ -65,7 +65,7 @@ class MachineMeter:
     def __call__(self) -> NodeUse:
         """How it is now. A disk that cannot be asked counts as none."""
         memory = psutil.virtual_memory()
-        disk, free = self._disk()
+        disk, free = self.disk()
         return NodeUse(
             cpu_millicores=Millicores(self._processors()),
             memory_bytes=Bytes(memory.total - memory.available),
@@ -79,7 +79,8 @@ class MachineMeter:
         self._busy, self._total = busy, total
         return round(min(max(share, 0.0), 1.0) * (psutil.cpu_count() or 1) * 1000)
 
-    def _disk(self) -> tuple[int, int]:
+    def disk(self) -> tuple[int, int]:
+        """How large the folder's disk is, and what is free of it; 0 and 0 where it cannot be asked."""
         try:
             found = shutil.disk_usage(self._folder)
         except OSError:

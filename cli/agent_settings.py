@@ -41,7 +41,8 @@ _DIR: Final = click.Path(path_type=Path, file_okay=False)
 class AgentSettings:
     """One node agent's options.
 
-    *servers* are URLs of the control plane; *cpu_millicores* and *memory_bytes* None: what the machine has.
+    *servers* are URLs of the control plane; *cpu_millicores* and *memory_bytes* None: what the machine has, without
+    what is reserved of it (None: the default). *gc_max_bytes* None: a tenth of the disk.
     *advertise* is the address others dial, empty: the agent finds it. *policy* is the part of the options file that
     says what tasks may do (`drivers`, `volumes`, `artifacts`, `secrets`), empty: the tight default.
     """
@@ -52,6 +53,11 @@ class AgentSettings:
     labels: Mapping[str, str]
     cpu_millicores: Millicores | None
     memory_bytes: Bytes | None
+    reserve_cpu_millicores: Millicores | None
+    reserve_memory_bytes: Bytes | None
+    reserve_disk_bytes: Bytes | None
+    gc_max_allocs: int
+    gc_max_bytes: Bytes | None
     advertise: str
     secrets: Path | None
     enable_process: bool
@@ -113,6 +119,7 @@ class _Read(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+_CORES: Final = _Read("cores", lambda text: parse_cores(float(text)))
 _NODE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option(
         "--name", metavar="N", help="The node's name, unique in the cluster.  [default: the hostname]"
@@ -127,15 +134,48 @@ _NODE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     click.option(
         "--cpu",
-        type=_Read("cores", lambda text: parse_cores(float(text))),
+        type=_CORES,
         metavar="CORES",
-        help="How many cores tasks get.  [default: the machine's]",
+        help="How many cores tasks get.  [default: the machine's, less --reserve-cpu]",
     ),
     click.option(
         "--memory",
         type=_Read("size", parse_size),
         metavar="SIZE",
-        help="How much memory tasks get, like 8GiB.  [default: the machine's]",
+        help="How much memory tasks get, like 8GiB.  [default: the machine's, less --reserve-memory]",
+    ),
+    click.option(
+        "--reserve-cpu",
+        type=_CORES,
+        metavar="CORES",
+        help="How many cores of the machine no task is placed on.  [default: 0]",
+    ),
+    click.option(
+        "--reserve-memory",
+        type=_Read("size", parse_size),
+        metavar="SIZE",
+        help="How much memory of the machine no task is placed on.  [default: 5 %, at most 512MiB]",
+    ),
+    click.option(
+        "--reserve-disk",
+        type=_Read("size", parse_size),
+        metavar="SIZE",
+        help="How much of the data folder's disk is kept free: with less, nothing new is placed here.  "
+        "[default: 5 %, at most 1GiB]",
+    ),
+    click.option(
+        "--gc-max-allocs",
+        type=click.IntRange(min=0),
+        default=500,
+        show_default=True,
+        metavar="N",
+        help="Of how many ended allocations folders and output stay at most.",
+    ),
+    click.option(
+        "--gc-max-size",
+        type=_Read("size", parse_size),
+        metavar="SIZE",
+        help="How much room these may take.  [default: a tenth of the disk]",
     ),
     click.option(
         "--advertise", default="", metavar="HOST", help="The address under which others reach this node."
@@ -259,12 +299,23 @@ def _node(own: Mapping[str, Any]) -> dict[str, Any]:
             f"--name {name!r} is no name: lower-case letters, digits and -, at most 63, no - at an end",
             exit_code=USAGE,
         )
+    for kind in ("cpu", "memory"):
+        if own[kind] is not None and own[f"reserve_{kind}"] is not None:
+            raise Failed(
+                f"--{kind} says what tasks get, and --reserve-{kind} what they do not get of the machine: give one",
+                exit_code=USAGE,
+            )
     return {
         "name": name,
         "region": own["region"],
         "labels": dict(own["label"]),
         "cpu_millicores": own["cpu"],
         "memory_bytes": own["memory"],
+        "reserve_cpu_millicores": own["reserve_cpu"],
+        "reserve_memory_bytes": own["reserve_memory"],
+        "reserve_disk_bytes": own["reserve_disk"],
+        "gc_max_allocs": own["gc_max_allocs"],
+        "gc_max_bytes": own["gc_max_size"],
         "advertise": own["advertise"],
         "secrets": own["secrets"],
     }

@@ -10,6 +10,8 @@ from agent.drivers.docker_engine import engine_address
 from agent.drivers.docker_owner import Owner, agent_tag
 from agent.drivers.identity import read_machine_id
 from agent.drivers.process import ProcessDriver
+from agent.fingerprint import Reserve
+from agent.folder_room import Bounds
 from agent.node_agent import AgentSettings as NodeAgentSettings
 from agent.node_agent import DriverFactory, NodeAgent
 from cli.agent_settings import AgentSettings
@@ -96,6 +98,12 @@ def _node_settings(
         labels=settings.labels,
         cpu_cores=None if settings.cpu_millicores is None else settings.cpu_millicores / 1000,
         memory_bytes=settings.memory_bytes,
+        reserve=Reserve(
+            cpu_millicores=settings.reserve_cpu_millicores,
+            memory_bytes=settings.reserve_memory_bytes,
+            disk_bytes=settings.reserve_disk_bytes,
+        ),
+        bounds=Bounds(count=settings.gc_max_allocs, size_bytes=settings.gc_max_bytes),
         bind=settings.bind,
         advertise=settings.advertise,
         cluster_token=cluster_token,

@@ -17,6 +17,12 @@ from typing import Final, Literal
 from trueup.models.job import Resources
 
 CgroupVersion = Literal["v1", "v2", "hybrid", "none"]
+_VERSIONS: Final[Mapping[frozenset[int], CgroupVersion]] = {
+    frozenset(): "none",
+    frozenset({1}): "v1",
+    frozenset({2}): "v2",
+    frozenset({1, 2}): "hybrid",
+}
 TaskCgroup = tuple[str, dict[str, str]]
 
 CONTROLLERS: Final = ("cpu", "memory", "pids")
@@ -103,6 +109,14 @@ def discover(tag: str, *, proc: Path = Path("/proc/self")) -> Cgroups:
     return Cgroups(version=_version(usable), tracking=tracking, limits=limits)
 
 
+def version_of_machine(*, proc: Path = Path("/proc/self")) -> CgroupVersion:
+    """Which form this machine has, whether or not this process may make cgroups there (`discover` says that)."""
+    try:
+        return _version(one for one in read_hierarchies(proc) if _is_of_use(one))
+    except OSError:
+        return "none"
+
+
 def read_hierarchies(proc: Path) -> list[Hierarchy]:
     """The mounted trees and this process's place in each, v2 first."""
     places = {}
@@ -141,7 +155,7 @@ def _hierarchy(
 
 def _claim_base(hierarchy: Hierarchy, tag: str) -> Path | None:
     """A folder of ours in a tree: for root at its top, since a unit's own cgroup ends with the unit."""
-    if hierarchy.version == 1 and hierarchy.controllers.isdisjoint(CONTROLLERS):
+    if not _is_of_use(hierarchy):
         return None
     candidates = [hierarchy.own / tag]
     if os.geteuid() == 0:
@@ -154,6 +168,11 @@ def _claim_base(hierarchy: Hierarchy, tag: str) -> Path | None:
         if os.access(base / "cgroup.procs", os.W_OK):
             return base
     return None
+
+
+def _is_of_use(hierarchy: Hierarchy) -> bool:
+    """Whether it can limit, or track at least."""
+    return hierarchy.version == 2 or not hierarchy.controllers.isdisjoint(CONTROLLERS)
 
 
 def _enabled(hierarchy: Hierarchy, base: Path) -> frozenset[str]:
@@ -187,10 +206,8 @@ def _tracking(usable: Mapping[Hierarchy, Path], limits: Mapping[str, Path]) -> P
 
 
 def _version(usable: Iterable[Hierarchy]) -> CgroupVersion:
-    versions = {hierarchy.version for hierarchy in usable}
-    if versions == {1, 2}:
-        return "hybrid"
-    return "v2" if versions == {2} else "v1"
+    versions = frozenset(hierarchy.version for hierarchy in usable)
+    return _VERSIONS[versions]
 
 
 def _limit(controller: str, folder: Path, resources: Resources) -> dict[str, str]:

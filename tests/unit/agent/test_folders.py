@@ -26,6 +26,21 @@ def folders(tmp_path: Path) -> DiskFolders:
     return DiskFolders(tmp_path / "data" / "allocations")
 
 
+def test_how_much_room_an_allocation_takes(folders: DiskFolders, tmp_path: Path) -> None:
+    """Of the disk, whatever its files say their size is; nothing of what a link leads to."""
+    folders.prepare(A1, "server", mine(), [])
+    assert folders.size_bytes(A1) == 0
+    task = folders.paths(A1, "server").task
+    (task / "big").write_bytes(b"x" * 10**6)
+    with (task / "sparse").open("wb") as sparse:
+        sparse.truncate(10**9)
+    (tmp_path / "elsewhere").write_bytes(b"x" * 10**6)
+    (task / "link").symlink_to(tmp_path / "elsewhere")
+    (task / "folder").symlink_to(tmp_path)
+    assert 10**6 <= folders.size_bytes(A1) < 11 * 10**5
+    assert folders.size_bytes(AllocationId("gone")) == 0
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 

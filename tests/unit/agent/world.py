@@ -23,6 +23,7 @@ from agent.doors import (
     WantedArtifact,
 )
 from agent.environment import NodeFacts
+from agent.folder_room import Bounds
 from agent.heartbeat import Facts
 from agent.journal import ChangeSet, Journal, open_journal
 from agent.node_agent import AgentDoors, NodeAgent, begin_identity
@@ -139,6 +140,7 @@ class MemoryFolders:
 
     prepared: list[tuple[AllocationId, str, tuple[FileContent, ...]]] = field(default_factory=list)
     removed: list[AllocationId] = field(default_factory=list)
+    each_bytes: int = 0
 
     def paths(self, allocation_id: AllocationId, task: str) -> TaskFolders:
         base = Path("/data") / allocation_id
@@ -151,6 +153,9 @@ class MemoryFolders:
 
     def remove(self, allocation_id: AllocationId) -> None:
         self.removed.append(allocation_id)
+
+    def size_bytes(self, allocation_id: AllocationId) -> int:
+        return self.each_bytes
 
     def all(self) -> Sequence[AllocationId]:
         made = {AllocationId(one) for one, _, _ in self.prepared}
@@ -290,6 +295,8 @@ class World:
         self.clock = VirtualClock()
         self.machine = FakeMachine(self.clock)
         self.facts = FixedMachine()
+        self.bounds = Bounds()
+        self.disk: Any = None
         self.control_plane = FakeControlPlane()
         self.prober = FakeProber()
         self.folders = MemoryFolders()
@@ -325,6 +332,8 @@ class World:
                 download_workers=InlineWorkers(),
                 pull_workers=InlineWorkers(),
                 machine=self.facts,
+                disk=self.disk,
+                bounds=self.bounds,
                 clock=self.clock,
                 boot_id=self.machine.boot_id,
                 jitter=lambda: 0.0,

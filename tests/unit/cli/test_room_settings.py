@@ -107,6 +107,10 @@ def test_a_server_that_follows_a_repository(start: Start, got: dict[str, Any]) -
         (["agent", "--label", "disk"], "'disk' is no label; write key=value"),
         (["agent", "--memory", "lots"], "lots"),
         (["agent", "--cpu", "many"], "many"),
+        (["agent", "--reserve-disk", "lots"], "lots"),
+        (["agent", "--gc-max-allocs", "-1"], "-1"),
+        (["agent", "--memory", "2GiB", "--reserve-memory", "1GiB"], "--reserve-memory what they do not get"),
+        (["up", "--cpu", "2", "--reserve-cpu", "1"], "--reserve-cpu what they do not get"),
         (["up", "--agent-bind", "0.0.0.0:0"], "--agent-bind 0.0.0.0 can be reached"),
     ],
 )
@@ -146,6 +150,29 @@ def test_an_agent_and_its_policy(start: Start, got: dict[str, Any], tmp_path: Pa
     assert agent.bind == ("::1", 0)
     assert set(agent.policy) == {"drivers", "volumes"}
     assert not agent.enable_process
+
+
+def test_what_a_node_keeps_back(start: Start, got: dict[str, Any], tmp_path: Path) -> None:
+    """From flags, the environment and the file, like every option; unless it is said, what the machine decides."""
+    file = tmp_path / "agent.yaml"
+    file.write_text("agent: {reserve-memory: 1GiB, reserve-disk: 5GiB, gc-max-allocs: 7}\n")
+    environment: dict[str, str | None] = {
+        "TRUEUP_AGENT_RESERVE_CPU": "0.5",
+        "TRUEUP_AGENT_GC_MAX_SIZE": "2GiB",
+    }
+    result = start("agent", "--config", str(file), "--reserve-disk", "6GiB", env=environment)
+    assert result.exit_code == 0, result.output
+    agent: AgentSettings = got["agent"]
+    assert (agent.reserve_cpu_millicores, agent.reserve_memory_bytes) == (500, 1024**3)
+    assert (agent.reserve_disk_bytes, agent.gc_max_allocs, agent.gc_max_bytes) == (
+        6 * 1024**3,
+        7,
+        2 * 1024**3,
+    )
+    assert start("up", "--data", str(tmp_path)).exit_code == 0
+    up: AgentSettings = got["up"].agent
+    assert (up.reserve_cpu_millicores, up.reserve_memory_bytes, up.reserve_disk_bytes) == (None, None, None)
+    assert (up.gc_max_allocs, up.gc_max_bytes) == (500, None)
 
 
 def test_an_agent_without_a_server_asks_the_address(start: Start, got: dict[str, Any]) -> None:

@@ -1,0 +1,113 @@
+"""A node's own state with real agents: what is in use there, what it keeps back, and a disk with too little room."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.cluster import is_alive
+from tests.e2e.plant import Plant
+from tests.small_disks import a_small_disk, fill, free_bytes
+
+MIB = 1024**2
+CLUSTER = "kind: Cluster\nname: cluster\nhold: off\n"
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Iterator[Plant]:
+    made = Plant(tmp_path)
+    yield made
+    made.end()
+
+
+def a_job(name: str, *, fields: str = "", command: str = "[sleep, '600']", count: int = 1) -> str:
+    return f"""
+kind: Job
+name: {name}
+{fields}
+update: {{min_healthy_time: 100ms}}
+groups:
+  - {{name: app, count: {count}, tasks: [{{name: s, config: {{command: {command}}}, resources: {{memory: 16MiB}}}}]}}
+"""
+
+
+def unplaced(plant: Plant, job: str) -> dict[str, int]:
+    """Why what is missing of a job found no room."""
+    held = plant.api.job(job)["unplaced"]
+    return {reason: count for one in held for reason, count in one["reasons"].items()}
+
+
+def test_what_is_in_use_and_what_is_kept_back(plant: Plant) -> None:
+    """Everybody sees what is in use, and no beat of it moves the index; nothing is placed on what is kept back."""
+    total = psutil.virtual_memory().total
+    plant.start_server()
+    plant.start_agent("node-1", "--reserve-memory", f"{total - 64 * MIB}B", "--reserve-cpu", "0.5")
+    plant.until_ready("node-1")
+    node = plant.node("node-1")
+    assert node["resources"] == {"cpu": (psutil.cpu_count() or 1) - 0.5, "memory": 64}
+    used = plant.api.until(lambda: plant.node("node-1")["used"])
+    assert 0 < used["memory"] < total // MIB
+    assert 0 < used["disk_free"] < used["disk"]
+
+    def stays() -> bool:
+        index, before = plant.api.index(), plant.node("node-1")["used"]
+        plant.api.until(lambda: plant.node("node-1")["used"] != before)
+        return plant.api.index() == index
+
+    plant.api.until(stays)
+    plant.specs.write("web.yaml", a_job("web", count=5))
+    plant.api.until(lambda: unplaced(plant, "web") == {"insufficient memory": 1})
+    assert "DISK FREE" in plant.command("nodes", "-o", "wide")
+    assert json.loads(plant.command("nodes", "-o", "json"))[0]["used"]["disk"] == used["disk"]
+
+
+def test_a_disk_with_too_little_room(plant: Plant) -> None:
+    """What runs goes on, nothing new comes, the output of the longest ended goes first; with room, all goes on."""
+    with a_small_disk(plant.folder / "node-1", "48m") as disk:
+        plant.start_server()
+        plant.start_agent("node-1", "--reserve-disk", "16MiB", "--gc-max-size", "40MiB")
+        plant.until_ready("node-1")
+        plant.specs.write("cluster.yaml", CLUSTER)
+        plant.specs.write("web.yaml", a_job("web"))
+        write = "[sh, -c, 'head -c 6000000 /dev/zero > big; echo done']"
+        for number in (1, 2):
+            plant.specs.write(f"b{number}.yaml", a_job(f"b{number}", fields="type: batch", command=write))
+            plant.api.until(lambda one=number: plant.api.job(f"b{one}")["health"] == "Healthy")  # type: ignore[misc]
+        plant.specs.write("each.yaml", a_job("each", fields="type: system"))
+        running = plant.api.until_running("web", 1)
+        pids = [next(iter(plant.api.until_running(job, 1).values()))[0] for job in ("web", "each")]
+        ended = {one["job"]: one["id"] for one in plant.api.allocations() if one["job"].startswith("b")}
+        folders = {job: disk / "allocations" / one for job, one in ended.items()}
+        assert all(folder.is_dir() for folder in folders.values())
+
+        # With the first one gone a quarter more than what is kept free is free, and the second may stay.
+        filler = fill(disk, leave_bytes=15 * MIB + MIB // 2)
+        plant.api.until(lambda: not folders["b1"].exists())
+        assert free_bytes(disk) >= 20 * MIB
+        plant.api.until(lambda: plant.node("node-1")["drivers"]["process"]["healthy"])
+        assert folders["b2"].is_dir()
+
+        filler = fill(disk, leave_bytes=3 * MIB)
+        detail = plant.api.until(
+            lambda: (
+                plant.node("node-1")["drivers"]["process"]["detail"].startswith("disk pressure")
+                and plant.node("node-1")["drivers"]["process"]["detail"]
+            )
+        )
+        assert detail.endswith(" MiB free, 16 MiB is kept free")
+        assert "disk pressure" in plant.command("nodes")
+        plant.api.until(lambda: not folders["b2"].exists())
+        plant.specs.write("late.yaml", a_job("late"))
+        (reason,) = plant.api.until(lambda: unplaced(plant, "late"))
+        assert reason.startswith("driver process is unhealthy: disk pressure: ")
+        plant.specs.write("each.yaml", a_job("each", fields="type: system\npriority: 60"))
+        plant.api.until(lambda: plant.api.job("each")["version"] == 2)
+        assert plant.api.until_running("web", 1) == running
+        assert all(is_alive(pid) for pid in pids), "what ran runs on"
+
+        filler.unlink()
+        plant.api.until_running("late", 1)
+        assert plant.node("node-1")["drivers"]["process"]["detail"] == ""
+        plant.end()
