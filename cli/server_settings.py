@@ -67,6 +67,8 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...]
     node_timeout: Duration
     notify_secret_file: Path | None
+    secrets: Path | None
+    notification_hosts: tuple[str, ...]
     log_level: str
     log_format: str
 
@@ -143,6 +145,15 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         metavar="FILE",
         help="A file with the secret of the forge's webhook: with it, POST /notify makes the next poll due.",
     ),
+    click.option(
+        "--notification-host",
+        multiple=True,
+        metavar="HOST[:PORT]",
+        help="A host that webhooks of the Cluster document may go to; may be given again. Without it none goes out.",
+    ),
+)
+_SECRETS: Final = click.option(
+    "--secrets", type=_DIR, metavar="DIR", help="A folder with the secrets of webhooks, one a file."
 )
 
 
@@ -154,7 +165,7 @@ def server_options(function: Callable[..., None]) -> Callable[..., None]:
         own, rest = _split(given)
         function(server=server_settings(settings(), own, data=default_data("server")), **rest)
 
-    return add_server_options(call)
+    return add_server_options(_SECRETS(call))
 
 
 def add_server_options(call: Callable[..., None]) -> Callable[..., None]:
@@ -185,6 +196,8 @@ OPTION_NAMES: Final = frozenset(
         "insecure",
         "node_timeout",
         "notify_secret_file",
+        "secrets",
+        "notification_host",
     }
 )
 
@@ -239,6 +252,8 @@ def server_settings(
         allowed_hosts=tuple(own["allowed_host"]),
         node_timeout=own["node_timeout"],
         notify_secret_file=own["notify_secret_file"],
+        secrets=own["secrets"],
+        notification_hosts=tuple(own["notification_host"]),
         log_level=common.log_level,
         log_format=common.log_format,
     )

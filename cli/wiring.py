@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from agent.doors import SecretMissing
+from agent.secrets_folder import SecretsFolder
 from api.agent_logs import AgentLogs
 from api.app import create_app
 from api.doors import ApiDeps
@@ -28,6 +30,7 @@ from reconciler.sync import SyncLoop
 from trueup.agent_client import AgentClient
 from trueup.models.commit import Committed
 from trueup.models.source_error import SourceUnavailable
+from trueup.notifications.loop import NoticeLoop
 from trueup.serving import HttpServer, tls_files
 from trueup.sources import git
 from trueup.sources.spec_source import TreeSpecSource, directory_source, git_remotes_source
@@ -80,6 +83,10 @@ class ControlPlane:
         wake_services = add("services", services)
         add("nodes", self.membership)
         add("retention", Retention(self.store, clock, self.membership.forget))
+        notices = NoticeLoop(
+            self.store, clock, secret=_secrets(settings), allowed_hosts=settings.notification_hosts
+        )
+        notices.wake = add("notifications", notices)
         self.store.subscribe(_waker(wake_reconcile, wake_dispatch, wake_services))
         self._http = HttpServer(
             create_app(self._deps(settings, clock)),
@@ -151,6 +158,21 @@ def cluster_token(file: Path) -> str:
         finally:
             fresh.unlink()
     return read_token(file)
+
+
+def _secrets(settings: ServerSettings) -> Callable[[str], str]:
+    """Values of secrets that webhooks name; LookupError says what is wrong with one."""
+    folder = SecretsFolder(settings.secrets)
+
+    def value(name: str) -> str:
+        if settings.secrets is None:
+            raise LookupError(f"secret {name} is missing: start the server with --secrets DIR, which holds it")
+        try:
+            return folder.value(name)
+        except SecretMissing as error:
+            raise LookupError(str(error)) from None
+
+    return value
 
 
 def _store_folder(settings: ServerSettings) -> Path:

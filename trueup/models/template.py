@@ -41,11 +41,12 @@ class Hold(Model, frozen=True, kw_only=True):
 
 
 class Notification(Model, frozen=True, kw_only=True):
-    """A webhook for what needs a person."""
+    """A webhook for what needs a person, and lasts for *after*."""
 
     url: str | SecretValue
     secret: str = ""
     on: tuple[str, ...] = ()
+    after: Duration = Duration(seconds=30)
 
 
 class Retention(Model, frozen=True, kw_only=True):
