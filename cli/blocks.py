@@ -40,6 +40,8 @@ _STYLE_OF_WORD: Final[dict[str, Style]] = {
     "disconnected": "bad",
     "incompatible": "bad",
     "invalid": "bad",
+    "unreachable": "bad",
+    "diverged": "bad",
 }
 
 

@@ -41,6 +41,7 @@ class PlaceView(Model, frozen=True, kw_only=True):
 
     file: str = ""
     line: int = 0
+    root: int = 0
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.file and self.line else self.file
@@ -224,6 +225,17 @@ class RevisionView(Model, frozen=True, kw_only=True):
     held: Held | None = None
 
 
+class RemoteView(Model, frozen=True, kw_only=True):
+    """How one remote of the source's history does."""
+
+    url: str = ""
+    state: str = ""
+    commit: str | None = None
+    last_success_at: datetime | None = None
+    error: str = ""
+    emergency: bool = False
+
+
 class SourceView(Model, frozen=True, kw_only=True):
     """How the spec source does."""
 
@@ -231,6 +243,8 @@ class SourceView(Model, frozen=True, kw_only=True):
     url: str = ""
     last_success_at: datetime | None = None
     error: str = ""
+    remotes: tuple[RemoteView, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 class StatusView(Model, frozen=True, kw_only=True):

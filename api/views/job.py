@@ -33,10 +33,11 @@ class UnplacedView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a document stands: *file* relative to its root, *line* from 1."""
+    """Where a document stands: *file* relative to its root, *line* from 1, *root* the number of that root from 0."""
 
     file: str
     line: int
+    root: int
 
 
 class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +107,7 @@ def job_view(state: ClusterState, name: str, now: datetime) -> JobView:
             for group in record.unplaced
         ),
         schedule=schedule_view(record, version.job, now),
-        place=PlaceView(file=record.place.file, line=record.place.line),
+        place=PlaceView(file=record.place.file, line=record.place.line, root=record.place.root),
         files=record.files,
         template=record.template,
         invalid=record.invalid,

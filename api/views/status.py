@@ -12,7 +12,7 @@ from api.views.history import ErrorView, HeldView, error_view, held_view
 from trueup.models.allocation import ClientStatus
 from trueup.models.health import ClusterHealth, Health, JobHealth, Sync, cluster_health, job_health
 from trueup.models.node import NodeStatus
-from trueup.models.revision import SourceStatus
+from trueup.models.revision import RemoteState, RemoteStatus, SourceStatus
 from trueup.models.state import ClusterState
 
 HEALTH_WORDS: Final[tuple[str, ...]] = get_args(Health)
@@ -21,13 +21,29 @@ CLIENT_STATUS_WORDS: Final[tuple[str, ...]] = get_args(ClientStatus)
 NODE_STATUS_WORDS: Final[tuple[str, ...]] = get_args(NodeStatus)
 
 
+class RemoteView(msgspec.Struct, frozen=True, kw_only=True):
+    """How one remote of the source's history does; *commit* is its newest. *emergency*: the server's own repository."""
+
+    url: str
+    state: RemoteState
+    commit: str | None
+    last_success_at: datetime | None
+    error: str
+    emergency: bool
+
+
 class SourceView(msgspec.Struct, frozen=True, kw_only=True):
-    """How the spec source does; *error* is empty while it can be read."""
+    """How the spec source does; *error* is empty while it can be read.
+
+    With git, *remotes* are those of its history, and *paths* the folders of the repository that are read.
+    """
 
     kind: Literal["directory", "git"]
     url: str
     last_success_at: datetime | None
     error: str
+    remotes: tuple[RemoteView, ...]
+    paths: tuple[str, ...]
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +99,23 @@ def summarize(state: ClusterState) -> Summary:
 def source_view(source: SourceStatus) -> SourceView:
     """The spec source."""
     return SourceView(
-        kind=source.kind, url=source.url, last_success_at=source.last_success_at, error=source.error
+        kind=source.kind,
+        url=source.url,
+        last_success_at=source.last_success_at,
+        error=source.error,
+        remotes=tuple(_remote_view(remote) for remote in source.remotes),
+        paths=source.paths,
+    )
+
+
+def _remote_view(remote: RemoteStatus) -> RemoteView:
+    return RemoteView(
+        url=remote.url,
+        state=remote.state,
+        commit=remote.commit,
+        last_success_at=remote.last_success_at,
+        error=remote.error,
+        emergency=remote.emergency,
     )
 
 

@@ -1,18 +1,20 @@
 """Commands people try (`run`, `stop`, `scale`, `drain`, `promote` …): each answers with the edit to commit instead.
 
-Nothing here changes anything. Where the control plane answers, the file and line to edit are named.
+Nothing here changes anything. Where the control plane answers, the file and line to edit are named; while the git
+host is down, what to type to commit it all the same.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import click
 
 from cli.client import Client, path_of
+from cli.emergency import emergency_words
 from cli.failures import Failed
 from cli.options import Command
 from cli.settings import settings
-from cli.views import JobView, view
+from cli.views import JobView, SourceView, StatusView, view
 
 _LOOK_SECONDS = 2.0
 _ANY_ARGUMENTS = {"ignore_unknown_options": True}
@@ -20,11 +22,16 @@ _ANY_ARGUMENTS = {"ignore_unknown_options": True}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What was typed after the command. *job* is the one it names, if the control plane answers and knows it."""
+    """What was typed after the command.
+
+    *job* is the one it names, if the control plane answers and knows it; *source* how its source does then.
+    """
 
     arguments: tuple[str, ...]
     name: str
     job: JobView | None
+    source: SourceView = field(default_factory=SourceView)
+    address: str = ""
 
     @property
     def document(self) -> str:
@@ -32,11 +39,17 @@ class Asked:
         words = f"the document of job {self.name}" if self.name else "the document of the job"
         return f"{words} ({self.job.place})" if self.job is not None and str(self.job.place) else words
 
+    def meanwhile(self, subject: str) -> str:
+        """What to type while the git host is down; empty while it is not."""
+        return "" if self.job is None else emergency_words(self.source, self.job.place, subject, self.address)
+
 
 def _edit(name: str, edit: Callable[[Asked], str], *, about_job: bool = True) -> click.Command:
     def answer(arguments: tuple[str, ...]) -> None:
         word = next((one for one in arguments if not one.startswith("-") and not one.isdigit()), "")
-        asked = Asked(arguments=arguments, name=word, job=_look_up(word) if about_job and word else None)
+        asked = Asked(arguments=arguments, name=word, job=None)
+        if about_job and word:
+            asked = _look_up(asked)
         raise Failed(f"trueup {name} changes nothing: what runs follows from the specs.\n{edit(asked)}")
 
     command = Command(
@@ -46,11 +59,15 @@ def _edit(name: str, edit: Callable[[Asked], str], *, about_job: bool = True) ->
     return command
 
 
-def _look_up(name: str) -> JobView | None:
+def _look_up(asked: Asked) -> Asked:
+    """With the job and the source, where the control plane answers; the edit is worth telling all the same."""
     try:
-        return view(Client(settings(), read_seconds=_LOOK_SECONDS).get(path_of("jobs", name)).body, JobView)
-    except Failed:  # the edit is worth telling all the same
-        return None
+        client = Client(settings(), read_seconds=_LOOK_SECONDS)
+        job = view(client.get(path_of("jobs", asked.name)).body, JobView)
+        source = view(client.get("/status").body, StatusView).source
+    except Failed:
+        return asked
+    return replace(asked, job=job, source=source, address=client.address)
 
 
 def _run(asked: Asked) -> str:
@@ -60,7 +77,10 @@ def _run(asked: Asked) -> str:
 
 
 def _stop(asked: Asked) -> str:
-    return f"Remove {asked.document} and commit; to stop it and keep it, set there:\n\n    suspended: true\n"
+    return (
+        f"Remove {asked.document} and commit; to stop it and keep it, set there:\n\n    suspended: true\n"
+        f"{asked.meanwhile(f'Stop {asked.name}')}"
+    )
 
 
 def _scale(asked: Asked) -> str:
@@ -72,6 +92,7 @@ def _scale(asked: Asked) -> str:
     return (
         f"In {asked.document}, set the group's count and commit:\n\n"
         f"    groups:\n      - name: {group}\n        count: {count}\n"
+        f"{asked.meanwhile(f'Scale {asked.name} to {count}')}"
     )
 
 
@@ -80,6 +101,7 @@ def _restart(asked: Asked) -> str:
     return (
         f"In {asked.document}, change the token{now} and commit; every allocation restarts, rolling:\n\n"
         '    restart_token: "1"\n'
+        f"{asked.meanwhile(f'Restart {asked.name}')}"
     )
 
 

@@ -1,6 +1,6 @@
 """`trueup status`: is what git says what we have planned (sync), and does it work (health)?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -14,7 +14,7 @@ from cli.output import Result, show
 from cli.output import watch as show_on_change
 from cli.settings import settings
 from cli.system import SystemClock
-from cli.views import AllocationView, GroupView, JobView, StatusView, short_id, view
+from cli.views import AllocationView, GroupView, JobView, RemoteView, StatusView, short_id, view
 from cli.wording import commit_words, find_revision, held_blocks, unplaced_words
 
 _FORMS = ("table", "wide", "json", "yaml", "name")
@@ -54,6 +54,9 @@ def _cluster(client: Client, answer: Answer) -> Result:
 
     def blocks(wide: bool) -> list[Block]:
         made: list[Block] = [_cluster_facts(client, status)]
+        remotes = status.source.remotes
+        if wide or _worth_showing(remotes):
+            made += [line(), table(_remote_columns(), remotes, wide=wide)]
         if status.held is not None:
             made += [line(), *held_blocks(status.held)]
         if status.errors:
@@ -64,6 +67,25 @@ def _cluster(client: Client, answer: Answer) -> Result:
         return made
 
     return Result(plain=answer.body, names=[one.name for one in shown], blocks=blocks, index=answer.index)
+
+
+def _worth_showing(remotes: Sequence[RemoteView]) -> bool:
+    """With one that is read, and a copy of it, there is nothing to tell."""
+    hosts = [remote for remote in remotes if not remote.emergency]
+    if len(hosts) > 1 or any(remote.error for remote in remotes):
+        return bool(remotes)
+    return any(remote.emergency and remote.state in {"followed", "diverged"} for remote in remotes)
+
+
+def _remote_columns() -> tuple[Column[RemoteView], ...]:
+    now = SystemClock().now()
+    return (
+        Column("REMOTE", lambda remote: remote.url),
+        Column("STATE", lambda remote: remote.state),
+        Column("COMMIT", lambda remote: short_id(remote.commit)),
+        Column("LAST READ", lambda remote: ago(remote.last_success_at, now)),
+        Column("ERROR", lambda remote: remote.error),
+    )
 
 
 def _no_jobs(status: StatusView) -> str:

@@ -11,10 +11,11 @@ from trueup.models.template import ClusterSettings, NodePolicy, Template
 
 
 class Place(Model, frozen=True, kw_only=True):
-    """Where a document stands: *file* relative to its root, *line* from 1."""
+    """Where a document stands: *file* relative to its root, *line* from 1, *root* the number of that root from 0."""
 
     file: str
     line: int
+    root: int = 0
 
 
 class DesiredJob(Model, frozen=True, kw_only=True):

@@ -72,13 +72,17 @@ class RemoteStatus(Model, frozen=True, kw_only=True):
 
 
 class SourceStatus(Model, frozen=True, kw_only=True):
-    """How the spec source does: *error* empty while it can be read. *remotes* are those of a git source."""
+    """How the spec source does: *error* empty while it can be read.
+
+    *remotes* are those of a git source, *paths* the folders of the repository that it reads, which are its roots.
+    """
 
     kind: Literal["directory", "git"] = "directory"
     url: str = ""
     last_success_at: datetime | None = None
     error: str = ""
     remotes: tuple[RemoteStatus, ...] = ()
+    paths: tuple[str, ...] = ()
 
     def with_success_of(self, earlier: "SourceStatus") -> "SourceStatus":
         """Itself; before its first success since a restart, with the last one of *earlier*, if of the same source."""

@@ -207,6 +207,7 @@ class DirectoryTree:
 
     kind: Final = "directory"
     remotes: Final[tuple[RemoteStatus, ...]] = ()
+    paths: Final[tuple[str, ...]] = ()
     warning: Final = ""
 
     def __init__(

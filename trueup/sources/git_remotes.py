@@ -102,6 +102,7 @@ class GitRemotes:
         self._copy_at: datetime | None = None
         self._closed = False
         self.url = trees[0].url
+        self.paths = trees[0].paths
         self.warning = "; ".join(dict.fromkeys(tree.warning for tree in trees if tree.warning))
         self.remotes: tuple[RemoteStatus, ...] = ()
 

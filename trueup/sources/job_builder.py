@@ -154,7 +154,7 @@ class _Building:
         place = self._document.place
         return DesiredJob(
             job=job,
-            place=Place(file=place.file.path, line=place.line),
+            place=Place(file=place.file.path, line=place.line, root=place.file.root),
             files=tuple(dict.fromkeys(key.path for key in self.files)),
             template=self._content.template,
         )

@@ -47,6 +47,11 @@ class SnapshotSource(Protocol):
         ...
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """Its roots as folders of a repository, where it reads one."""
+        ...
+
+    @property
     def removals_wait(self) -> bool:
         """Whether what is absent may not yet count as removed."""
         ...
@@ -90,7 +95,7 @@ class TreeSpecSource:
         self._first_look_at: float | None = None
         self._started = False
         self._next_look: datetime | None = None
-        self._status = SourceStatus(kind=tree.kind, url=tree.url)
+        self._status = SourceStatus(kind=tree.kind, url=tree.url, paths=tree.paths)
 
     def read(self, applied: RevisionId | None) -> DesiredState:
         """The newest complete desired state, the same object if nothing changed. SourceUnavailable."""

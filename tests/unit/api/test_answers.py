@@ -17,7 +17,7 @@ from trueup.models.evaluation import Evaluation, UnplacedGroup
 from trueup.models.ids import DeploymentId, EvaluationId, NodeId, RevisionId
 from trueup.models.job import Schedule
 from trueup.models.node import NodeUse
-from trueup.models.revision import ChangedJobs, Held, Revision, SourceStatus
+from trueup.models.revision import ChangedJobs, Held, RemoteStatus, Revision, SourceStatus
 from trueup.models.state_document import allocation_document, node_document, state_document
 from trueup.models.template import Template
 from trueup.models.units import Bytes, Millicores
@@ -50,7 +50,7 @@ def test_job(world: World) -> None:
     ]
     assert (job["health"], job["sync"], job["status"]) == ("Progressing", "Synced", "running")
     assert job["spec"]["groups"][0]["tasks"][0]["resources"] == {"cpu": 0.25, "memory": "256MiB"}
-    assert job["place"] == {"file": "web.yaml", "line": 1}
+    assert job["place"] == {"file": "web.yaml", "line": 1, "root": 0}
 
 
 def test_schedule_of_a_job(world: World) -> None:
@@ -202,7 +202,25 @@ def test_status(world: World) -> None:
     with world.store.transaction() as transaction:
         transaction.set_revision(RevisionId("r1"), held)
         transaction.set_errors((SpecError(file="b.yaml", message="cannot be parsed"),))
-        transaction.set_source(SourceStatus(kind="git", url="https://x/y.git", last_success_at=NOON))
+        transaction.set_source(
+            SourceStatus(
+                kind="git",
+                url="https://x/y.git",
+                last_success_at=NOON,
+                paths=("specs",),
+                remotes=(
+                    RemoteStatus(
+                        url="https://x/y.git",
+                        state="followed",
+                        commit=RevisionId("r1"),
+                        last_success_at=NOON,
+                    ),
+                    RemoteStatus(
+                        url="/data/emergency.git", state="unreachable", error="gone", emergency=True
+                    ),
+                ),
+            )
+        )
     answer = world.get("/status")
     assert_has(answer, STATUS)
     assert answer["sync"] == "Invalid"
@@ -216,6 +234,25 @@ def test_status(world: World) -> None:
         "url": "https://x/y.git",
         "last_success_at": "2026-06-01T12:00:00Z",
         "error": "",
+        "paths": ["specs"],
+        "remotes": [
+            {
+                "url": "https://x/y.git",
+                "state": "followed",
+                "commit": "r1",
+                "last_success_at": "2026-06-01T12:00:00Z",
+                "error": "",
+                "emergency": False,
+            },
+            {
+                "url": "/data/emergency.git",
+                "state": "unreachable",
+                "commit": None,
+                "last_success_at": None,
+                "error": "gone",
+                "emergency": True,
+            },
+        ],
     }
     assert answer["index"] == world.index
 
