@@ -317,12 +317,12 @@ class Folders(Protocol):
         """Removes all of an allocation, logs too. Idempotent."""
         ...
 
-    def all(self) -> Sequence[AllocationId]:
-        """Every allocation that has folders here, wanted or not. FolderError."""
     def size_bytes(self, allocation_id: AllocationId) -> int:
         """How much room what an allocation has here takes; 0 where it has nothing."""
         ...
 
+    def all(self) -> Sequence[AllocationId]:
+        """Every allocation that has folders here, wanted or not. FolderError."""
         ...
 
 

@@ -94,10 +94,10 @@ class AgentSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     cpu_cores: float | None = None
     memory_bytes: int | None = None
-    bind: tuple[str, int] | None = DEFAULT_BIND
-    advertise: str = ""
     reserve: Reserve = field(default_factory=Reserve)
     bounds: Bounds = field(default_factory=Bounds)
+    bind: tuple[str, int] | None = DEFAULT_BIND
+    advertise: str = ""
     cluster_token: Callable[[], str | None] = lambda: None
     machine_id: Callable[[], str] = read_machine_id
     secrets: Path | None = None
@@ -133,10 +133,10 @@ class AgentDoors:
     machine_id: str = ""
     folder: str = ""
     secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
-    jitter: Callable[[], float]
-
     disk: DiskRoom | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    jitter: Callable[[], float]
+
 
 class NodeAgent:
     """One agent. `loops` are stepped by the caller, each by one thread; `connect` says how to wake them."""
@@ -173,22 +173,22 @@ class NodeAgent:
             reports=self.reports,
             boot_id=doors.boot_id,
             jitter=doors.jitter,
-        )
-        self.heartbeat = Heartbeat(
             disk=doors.disk,
             bounds=doors.bounds,
-            control_plane=doors.control_plane,
+        )
         troubles = [lambda: doors.journal.trouble]
         if doors.disk is not None:
             troubles.append(doors.disk.trouble)
             doors.disk.on_short = self.runner.short_of_room
+        self.heartbeat = Heartbeat(
+            control_plane=doors.control_plane,
             journal=doors.journal,
             standing=self.standing,
             reports=self.reports,
             orders=self.runner,
             addresses=self.runner,
             found=self.runner,
-            machine=ConditionedMachine(doors.machine, [lambda: doors.journal.trouble]),
+            machine=ConditionedMachine(doors.machine, troubles),
             place=Place(boot_id=doors.boot_id, machine_id=doors.machine_id, folder=doors.folder),
             jitter=doors.jitter,
         )
@@ -334,13 +334,13 @@ def _build(
             boot_id=boot_id,
             machine_id=machine_mark(settings.machine_id()),
             folder=folder_mark(settings.data),
+            disk=DiskRoom(sampler.latest, meter.disk, settings.reserve.disk_bytes),
+            bounds=settings.bounds,
             jitter=random.Random().random,  # noqa: S311 - it spreads retries, and hides nothing
         )
         node = NodeFacts(
             id=node_id,
             name=settings.name,
-            disk=DiskRoom(sampler.latest, meter.disk, settings.reserve.disk_bytes),
-            bounds=settings.bounds,
             region=settings.region,
             host_ip=endpoint.host,
             volumes=settings.volumes,
@@ -361,6 +361,7 @@ def _identification(settings: AgentSettings) -> Identification:
         volumes=tuple(sorted(settings.volumes)),
         cpu_millicores=None if settings.cpu_cores is None else parse_cores(settings.cpu_cores),
         memory_bytes=settings.memory_bytes,
+        reserve=settings.reserve,
     )
 
 
@@ -376,7 +377,6 @@ class _WakeRelay:
 
 def _ignore(_allocation_id: AllocationId) -> None:
     return None
-        reserve=settings.reserve,
 
 
 class _Endpoint:

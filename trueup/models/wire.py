@@ -121,9 +121,8 @@ class HeartbeatRequest(Model, frozen=True, kw_only=True):
     """One beat. *holdings* only when the last answer asked for it; *updates* then tell of all that is held.
 
     *services* is the version of the addresses of services the agent keeps, as it was told; empty: it keeps none.
-    """
-    *brings_logs*: the agent does what `logs` and `listen` of the answer say.
     *used* is None where it is not measured (yet).
+    """
 
     node_id: NodeId
     incarnation: int
