@@ -176,7 +176,8 @@ class Membership:
             self._admit(request, joined_anew=joined and session.has_used_secret)
             order = (request.incarnation, request.sequence)
             known_secret = self._store.node_secret(request.node_id)
-            if order < session.order and known_secret is not None:
+            is_late = order < session.order and self._is_waited_for(request.node_id)
+            if is_late and known_secret is not None:
                 return self._welcome(known_secret)
             own_secret = self._enter(
                 request, session, peer, keeps_secret=not joined or self._is_repeat(request, session)
@@ -221,6 +222,8 @@ class Membership:
                 raise UnknownNode("the control plane was started anew; register again")
             order = (request.incarnation, request.sequence)
             if order < session.order:
+                if not self._is_waited_for(node_id):
+                    raise UnknownNode("the node was silent for a deadline; register again")
                 return self._answer(session)
             session.order, session.has_used_secret = order, True
             session.used = request.used
@@ -240,8 +243,16 @@ class Membership:
         own = self._store.node_secret(node_id)
         return own is not None and secret is not None and hmac.compare_digest(own.encode(), secret.encode())
 
+    def _is_waited_for(self, node_id: NodeId) -> bool:
+        """Whether the node is not silent for too long.
+
+        What comes with a lower number is a message that was late as long as it is not; of one that is, it is the first
+        word of an agent whose data folder was put back from a backup, which counts its starts from there.
+        """
+        return self._liveness.is_living(node_id, self._clock.monotonic())
+
     def _is_living(self, node: Node) -> bool:
-        return self._liveness.is_living(node.id, self._clock.monotonic())
+        return self._is_waited_for(node.id)
 
     def _note_heard(self, node_id: NodeId) -> None:
         self._liveness.heard(node_id, self._clock.monotonic() + self.rhythm.deadline_seconds)

@@ -1,6 +1,7 @@
 """A node's own state with real agents: what is in use there, what it keeps back, and a disk with too little room."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,38 @@ def test_what_is_in_use_and_what_is_kept_back(plant: Plant) -> None:
     plant.api.until(lambda: unplaced(plant, "web") == {"insufficient memory": 1})
     assert "DISK FREE" in plant.command("nodes", "-o", "wide")
     assert json.loads(plant.command("nodes", "-o", "json"))[0]["used"]["disk"] == used["disk"]
+
+
+def test_a_data_folder_put_back_from_a_backup(plant: Plant) -> None:
+    """The node is back after a deadline, and what was started after the backup runs on as the same process."""
+    plant.start("node-1")
+    plant.specs.write("cluster.yaml", CLUSTER)
+    plant.specs.write("old.yaml", a_job("old"))
+    plant.api.until_running("old", 1)
+    plant.agents["node-1"].kill()
+    data, backup = plant.folder / "node-1", plant.folder / "backup"
+    backup.mkdir()
+    for file in data.glob("agent.*"):
+        shutil.copy2(file, backup)
+    for _ in range(2):
+        plant.start_agent("node-1")
+        plant.until_ready("node-1")
+        plant.agents["node-1"].kill()
+    plant.start_agent("node-1")
+    plant.specs.write("new.yaml", a_job("new"))
+    before = {job: plant.api.until_running(job, 1) for job in ("old", "new")}
+
+    plant.agents["node-1"].kill()
+    for file in data.glob("agent.*"):
+        file.unlink()
+    for file in backup.iterdir():
+        shutil.copy2(file, data)
+    plant.start_agent("node-1")
+    plant.api.until(lambda: plant.node("node-1")["used"])
+    plant.until_ready("node-1")
+    assert {job: plant.api.until_running(job, 1) for job in ("old", "new")} == before
+    plant.specs.write("late.yaml", a_job("late"))
+    plant.api.until_running("late", 1)
 
 
 def test_a_disk_with_too_little_room(plant: Plant) -> None:

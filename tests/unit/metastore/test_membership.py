@@ -178,6 +178,52 @@ def test_an_agent_of_the_past_is_refused(talker: Talker) -> None:
         talker.beat()
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["its own secret", "the cluster token"])
+def test_a_data_folder_put_back_from_a_backup_is_let_in_after_a_deadline(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock, *, joined: bool
+) -> None:
+    """It counts its starts from where it was then; its beats count, and what runs by now it is told again."""
+    talker.come_back(incarnation=5)
+    for _ in range(3):
+        talker.beat()
+    allocation = place(store, client_status="running")
+    clock.move(seconds=16)
+    membership.step()
+    assert store.state.nodes[NODE].status == "down"
+    restored = Talker(membership, incarnation=4)
+    restored.secret = talker.secret
+    restored.join() if joined else restored.come_back()
+    assert (store.state.nodes[NODE].status, store.state.nodes[NODE].incarnation) == ("ready", 4)
+    stop(store, allocation)
+    second = place(store, id="a2", index=1)
+    assert [one.allocation.id for one in restored.settle().start] == [second.id]
+    clock.move(seconds=10)
+    restored.beat()
+    clock.move(seconds=10)
+    membership.step()
+    assert store.state.nodes[NODE].status == "ready"
+
+
+def test_a_backup_that_has_come_to_the_same_count(
+    store: SqlStore, membership: Membership, talker: Talker, clock: HandClock
+) -> None:
+    """Its messages look like late ones of the agent before; once that one was silent for a deadline they are not."""
+    for _ in range(5):
+        talker.beat()
+    restored = Talker(membership)
+    restored.secret = talker.secret
+    restored.come_back()
+    restored.beat()
+    clock.move(seconds=16)
+    membership.step()
+    assert store.state.nodes[NODE].status == "down"
+    with pytest.raises(UnknownNode, match="register again"):
+        restored.beat()
+    restored.come_back()
+    restored.settle()
+    assert store.state.nodes[NODE].status == "ready"
+
+
 def test_a_beat_without_news_writes_nothing(store: SqlStore, talker: Talker, clock: HandClock) -> None:
     """Neither the time nor what is in use is kept."""
     allocation = place(store, client_status="running")
