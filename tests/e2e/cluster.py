@@ -63,14 +63,15 @@ class Process:
         cwd: Path,
         name: str = "",
         extra_environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
-        """Starts it and waits for its ready line."""
+        """Starts it and waits for its ready line. *through* is a command that runs the one behind it."""
         name = name or str(arguments[0])
         self.out, self.err = cwd / f"{name}.out", cwd / f"{name}.err"
         with self.out.open("ab") as out, self.err.open("ab") as err:
             begin = out.tell()
             self.popen = subprocess.Popen(
-                [str(TRUEUP), *map(str, arguments)],
+                [*through, str(TRUEUP), *map(str, arguments)],
                 cwd=cwd,
                 env={**environment(), **(extra_environment or {})},
                 stdin=subprocess.DEVNULL,

@@ -52,7 +52,7 @@ class Plant:
             cwd=self.folder,
         )
 
-    def start_agent(self, name: str, *options: str) -> None:
+    def start_agent(self, name: str, *options: str, through: Sequence[str] = ()) -> None:
         """Starts an agent that may run processes; a later start of that name has the options of the first."""
         given = self._options.setdefault(name, options)
         policy = self.folder / "policy.yaml"
@@ -64,6 +64,7 @@ class Plant:
             cwd=self.folder,
             name=name,
             extra_environment=self._environment,
+            through=through,
         )
 
     def until_ready(self, *nodes: str) -> None:

@@ -1,6 +1,7 @@
 """Editing a file does what the contract's table says, on real processes: pids and `started_at` are compared."""
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,10 @@ def test_a_removed_document_stops_its_job_by_kill_signal_then_kill_timeout(up: U
     (deaf,) = up.api.until(lambda: ended(up, "deaf"))
     assert (polite["reason"], polite["tasks"]["polite"]["exit_code"]) == ("job removed", 0)
     assert deaf["tasks"]["deaf"]["exit_code"] != 0
+    # Within a second after kill_timeout, where the machine is not busy with other tests.
+    at = {one["type"]: datetime.fromisoformat(one["at"]) for one in deaf["tasks"]["deaf"]["events"]}
+    assert timedelta(seconds=1) <= at["Killing"] - at["Stopping"]
+    assert at["Terminated"] - at["Stopping"] < timedelta(seconds=1) + timedelta(seconds=10)
     assert is_alive(pids["other"])
 
 

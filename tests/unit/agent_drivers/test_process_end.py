@@ -131,6 +131,29 @@ def test_kill_ends_the_whole_tree(either_world: ProcessWorld) -> None:
     assert not any(map(lives, pids))
 
 
+CROWD = """
+i=0
+while [ $i -lt 170 ]; do
+    (setsid sh -c 'echo $$ >> pids; trap "" TERM; exec sleep 600' &)
+    sh -c 'echo $$ >> pids; (sleep 600 & echo $! >> pids; wait)' &
+    i=$((i + 1))
+done
+wait
+"""
+
+
+def test_kill_ends_a_tree_of_500(either_world: ProcessWorld) -> None:
+    """A third of them daemons, a third children of children: none is left when the task's end is told."""
+    handle = either_world.shell(CROWD, memory_bytes=1024**3)
+    pids = either_world.launch().task_dir / "pids"
+    wait_until(lambda: pids.exists() and pids.read_text().count("\n") == 510, "510 processes")
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert all(map(lives, started))
+    either_world.driver.kill(handle)
+    assert either_world.ended(handle).signal == signal.SIGKILL
+    assert not any(map(lives, started))
+
+
 def test_what_main_leaves_ends_with_it(either_world: ProcessWorld) -> None:
     """A task is over when its main process is; the daemons it left are ended before that is said."""
     handle = either_world.shell(DAEMONS + "while [ ! -e go ]; do sleep 0.02; done; exit 4")
