@@ -32,9 +32,29 @@ class PlanLine:
         return f"{indent}{self.mark:<3} {self.text}".rstrip()
 
 
+def changed_jobs(report: PlanReport) -> list[JobPlan]:
+    """Every job that something happens to, or that found no room."""
+    return [job for job in report.jobs if job.is_changed or job.unplaced]
+
+
 def plan_lines(report: PlanReport) -> list[PlanLine]:
     """Every job that something happens to, with what happens."""
-    return [line for job in report.jobs if job.is_changed or job.unplaced for line in _job_lines(job)]
+    return [line for job in changed_jobs(report) for line in _job_lines(job)]
+
+
+def move_lines(job: JobPlan, *, depth: int = 0) -> Iterator[PlanLine]:
+    """What would happen to allocations of a job, and what found no room."""
+    yield from _moves(job, depth)
+    for name, group in sorted(job.groups.items()):
+        if group.in_place:
+            yield _line("~", f"{group.in_place} of {name} in place", depth=depth)
+        if group.destructive_total > group.destructive:
+            left = group.destructive_total - group.destructive
+            yield _line("-/+", f"{left} more of {name} after these, as update says", depth=depth)
+    for unplaced in job.unplaced:
+        yield _line("!", unplaced_sentence(unplaced.group, unplaced.count, unplaced.reasons), depth=depth)
+    if job.action == "create" and job.next_look is not None and not job.placements and not job.unplaced:
+        yield _line(" ", f"begins at {clock_time(job.next_look)}", depth=depth)
 
 
 def loss_lines(report: PlanReport) -> list[PlanLine]:
@@ -94,37 +114,29 @@ def _job_lines(job: JobPlan) -> Iterator[PlanLine]:
     if job.action == "update":
         for change in job.diff:
             yield _line(" ", _change_words(change))
-    yield from _moves(job)
-    for name, group in sorted(job.groups.items()):
-        if group.in_place:
-            yield _line("~", f"{group.in_place} of {name} in place")
-        if group.destructive_total > group.destructive:
-            left = group.destructive_total - group.destructive
-            yield _line("-/+", f"{left} more of {name} after these, as update says")
-    for unplaced in job.unplaced:
-        yield _line("!", unplaced_sentence(unplaced.group, unplaced.count, unplaced.reasons))
-    if job.action == "create" and job.next_look is not None and not job.placements and not job.unplaced:
-        yield _line(" ", f"begins at {clock_time(job.next_look)}")
+    yield from move_lines(job, depth=1)
 
 
-def _moves(job: JobPlan) -> Iterator[PlanLine]:
+def _moves(job: JobPlan, depth: int) -> Iterator[PlanLine]:
     """Placements and stops; those that are one step (a replacement, a migration) in one line."""
     placed_by_name = _by_name(job.placements)
     for stop in job.stops:
         coupled = stop.reason in {"updating", "migrating"} and placed_by_name.get(stop.name)
         if coupled:
             placement = coupled.pop(0)
-            yield _coupled(stop, placement)
+            yield _coupled(stop, placement, depth)
         else:
-            yield _line("-", f"{stop.name} on {stop.node}: {stop.reason}")
+            yield _line("-", f"{stop.name} on {stop.node}: {stop.reason}", depth=depth)
     for placements in placed_by_name.values():
         for placement in placements:
-            yield _line("+", f"{placement.name} on {placement.node} (score {placement.score:.2f})")
+            words = f"{placement.name} on {placement.node} (score {placement.score:.2f})"
+            yield _line("+", words, depth=depth)
 
 
-def _coupled(stop: PlannedStop, placement: PlannedPlacement) -> PlanLine:
+def _coupled(stop: PlannedStop, placement: PlannedPlacement, depth: int) -> PlanLine:
     where = f"on {stop.node}" if stop.node == placement.node else f"from {stop.node} to {placement.node}"
-    return _line("-/+" if stop.reason == "updating" else ">", f"{stop.name} {where}")
+    mark: Mark = "-/+" if stop.reason == "updating" else ">"
+    return _line(mark, f"{stop.name} {where}", depth=depth)
 
 
 def _by_name(placements: Iterable[PlannedPlacement]) -> dict[str, list[PlannedPlacement]]:

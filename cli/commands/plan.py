@@ -21,6 +21,9 @@ from reconciler.report import PlanReport, report_document
 from trueup.models.ids import NodeId
 from trueup.models.state import ClusterState
 
+_SHOWN_NAMES = 10
+_SHORT_COMMIT = 8
+
 
 class MomentType(click.ParamType[datetime]):
     """A point in time, RFC 3339 with its zone."""
@@ -140,10 +143,22 @@ def _ancestry_warnings(report: PlanReport, loaded: LoadedSpecs | None) -> list[s
     base = report.base_revision
     if loaded is None or loaded.commit is None or base is None or base.startswith("dir-"):
         return []
-    if is_ancestor(base, loaded.commit, loaded.folder) is True:
+    related = is_ancestor(base, loaded.commit, loaded.folder)
+    if related is True:
         return []
-    words = f"what is applied, {base[:8]}, is no ancestor of {loaded.commit[:8]}: "
-    return [f"{words}merge or rebase first, or this undoes what others committed"]
+    held = () if report.held is None else report.held.removes
+    removed = [job.name for job in report.jobs if job.action == "delete"] or list(held)
+    names = ", ".join(removed[:_SHOWN_NAMES]) + (", …" if len(removed) > _SHOWN_NAMES else "")
+    risk = f"what is removed here ({names})" if removed else "what is removed here"
+    risk += " may be what others added since"
+    applied, planned = base[:_SHORT_COMMIT], loaded.commit[:_SHORT_COMMIT]
+    if related is None:
+        words = (
+            f"this clone lacks what is applied, {applied}; nobody can say whether {planned} contains it: {risk}; "
+            "fetch the whole history (git fetch --unshallow)"
+        )
+        return [words]
+    return [f"what is applied, {applied}, is no ancestor of {planned}: {risk}; merge or rebase first"]
 
 
 def _print(report: PlanReport, output: str) -> None:

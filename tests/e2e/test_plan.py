@@ -180,7 +180,7 @@ def test_exit_codes_and_forms(up: Up) -> None:
     assert {"+", "~", "-/+"} <= marks
     assert text.splitlines()[-1].startswith("Plan: 1 job to create, 1 to update;")
     markdown, _ = plan("changed", "-o", "markdown", expect=0)
-    assert "| `web` | update |" in markdown
+    assert "<details><summary><code>web</code> changes: " in markdown
 
     changed.write("bad.yaml", job("bad", count=-1))
     for form in ("text", "json", "markdown"):

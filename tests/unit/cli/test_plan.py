@@ -380,14 +380,32 @@ def test_a_plan_in_a_work_tree_knows_its_commit(run_alone: Run, specs: Path, nod
 
 
 def test_a_plan_on_another_base_warns(run_alone: Run, specs: Path, tmp_path: Path) -> None:
-    """What is applied is no ancestor of HEAD: merging this would undo what others committed."""
+    """What is applied is no ancestor of HEAD, or unknown here: what is removed may be what others added since."""
     commit = _commit(specs)
     state = tmp_path / "state.json"
-    state.write_text(json.dumps({"revision": "a" * 40, "nodes": [{"name": "n"}]}))
     plan = ("plan", "--state", str(state), str(specs), "-o", "json")
-    assert "aaaaaaaa, is no ancestor of" in json.loads(run_alone(*plan).stdout)["warnings"][0]
-    state.write_text(json.dumps({"revision": commit, "nodes": [{"name": "n"}]}))
-    assert json.loads(run_alone(*plan).stdout)["warnings"] == []
+
+    def warnings_on(revision: str) -> list[str]:
+        theirs = {
+            "name": "theirs",
+            "spec": {"groups": [{"name": "app", "tasks": [{"name": "t", **_date()}]}]},
+        }
+        state.write_text(json.dumps({"revision": revision, "nodes": [{"name": "n"}], "jobs": [theirs]}))
+        found: list[str] = json.loads(run_alone(*plan).stdout)["warnings"]
+        return found
+
+    assert warnings_on(commit) == []
+    (unknown,) = warnings_on("a" * 40)
+    assert "this clone lacks what is applied, aaaaaaaa" in unknown
+    assert "--unshallow" in unknown
+    git = ["git", "-C", str(specs), "-c", "user.name=Bob", "-c", "user.email=bob@example.org"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    theirs = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    applied = theirs.stdout.strip()
+    subprocess.run([*git, "reset", "-q", "--hard", commit], check=True)
+    (warning,) = warnings_on(applied)
+    assert f"what is applied, {applied[:8]}, is no ancestor of {commit[:8]}" in warning
+    assert "what is removed here (theirs) may be what others added since" in warning
 
 
 def _date() -> dict[str, Any]:
