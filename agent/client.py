@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import requests
@@ -14,11 +15,16 @@ from requests.adapters import HTTPAdapter
 
 from agent.doors import Refused, Unknown, Unreachable
 from trueup.models.codec import Model, from_json, to_json
+from trueup.models.log_order import ListenRequest, ListenResponse, LogTaken
 from trueup.models.wire import HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse
 
 CONNECT_SECONDS: Final = 3.0
 READ_SECONDS: Final = 10.0
 """How long an answer may take: the server may hold a beat open for less than this."""
+LISTEN_SECONDS: Final = 30.0
+"""As `READ_SECONDS`, of a request that the server holds open."""
+_CONNECTIONS: Final = 72
+"""How many are kept at most: for heartbeats, for listening, and for output that is brought (`agent.log_courier`)."""
 _MAX_DETAIL: Final = 500
 _FOR_GOOD: Final = {
     HTTPStatus.BAD_REQUEST,
@@ -51,7 +57,7 @@ class HttpControlPlane:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = True if tls_ca is None else str(tls_ca)
-        adapter = HTTPAdapter(pool_connections=len(self._urls), pool_maxsize=2)
+        adapter = HTTPAdapter(pool_connections=len(self._urls), pool_maxsize=_CONNECTIONS)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -79,6 +85,23 @@ class HttpControlPlane:
         """One beat. Unreachable; Unknown where the secret is not known; Refused."""
         return self._ask("/heartbeat", request, self._secret(), HeartbeatResponse)
 
+    def listen(self, request: ListenRequest) -> ListenResponse:
+        """Waits for what there is to do before the next heartbeat. Unreachable, Unknown, Refused."""
+        return self._told(
+            "/listen", to_json(request), ListenResponse, content="application/json", seconds=LISTEN_SECONDS
+        )
+
+    def bring(self, order_id: str, piece: bytes, *, at: int, is_last: bool) -> LogTaken:
+        """Brings a piece of output that was ordered. Unreachable; Unknown; Refused where nobody waits for it."""
+        path = f"/log-orders/{quote(order_id, safe='')}?at={at}{'&last=true' if is_last else ''}"
+        return self._told(path, piece, LogTaken, content="application/octet-stream")
+
+    def bring_refusal(self, order_id: str, status: int, detail: str) -> None:
+        """Says why there is no output. Unreachable; Unknown; Refused where nobody waits for it."""
+        problem = {"title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
+        path = f"/log-orders/{quote(order_id, safe='')}"
+        self._told(path, msgspec.json.encode(problem), LogTaken, content="application/problem+json")
+
     def close(self) -> None:
         """Closes kept connections."""
         self._session.close()
@@ -103,10 +126,38 @@ class HttpControlPlane:
         self._current = (self._current + 1) % len(self._urls)
         raise Unreachable(detail)
 
-    def _post(self, url: str, body: bytes, token: str) -> requests.Response:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    def _told(
+        self, path: str, body: bytes, kind: type[T], *, content: str, seconds: float = READ_SECONDS
+    ) -> T:
+        """Asks whom the heartbeats ask: where that one is away, they find the next."""
+        url = self._urls[self._current] + path
+        try:
+            response = self._post(url, body, self._secret(), content=content, seconds=seconds)
+        except requests.RequestException as error:
+            raise Unreachable(_in_words(error)) from error
+        if response.status_code == HTTPStatus.OK:
+            try:
+                return from_json(response.content, kind)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise Unreachable(f"no answer of a control plane: {error}") from error
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            raise Unknown(_detail(response))
+        if response.status_code in _FOR_GOOD:
+            raise Refused(_detail(response))
+        raise Unreachable(_detail(response))
+
+    def _post(
+        self,
+        url: str,
+        body: bytes,
+        token: str,
+        *,
+        content: str = "application/json",
+        seconds: float = READ_SECONDS,
+    ) -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": content}
         return self._session.post(
-            url, data=body, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
+            url, data=body, headers=headers, timeout=(CONNECT_SECONDS, seconds), allow_redirects=False
         )
 
 

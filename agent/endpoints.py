@@ -6,7 +6,7 @@ into the runner's durable list and done from there: the answer says that it was 
 
 import hmac
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -19,8 +19,9 @@ from werkzeug.wrappers import Request, Response
 
 from agent.contact import Standing
 from agent.heartbeat import Orders
-from agent.log_request import BadLogRequest, parse_log_request
+from agent.log_request import BadLogRequest
 from agent.logs import LogReader
+from agent.task_output import Allocations, TaskOutput
 from trueup.agent_client import EPOCH_HEADER
 from trueup.models.allocation import Allocation
 from trueup.models.codec import from_json, to_json
@@ -53,13 +54,6 @@ class Pushes(Orders, Protocol):
     def when_written(self, listener: Callable[[], None]) -> None: ...
 
 
-class Allocations(Protocol):
-    """What runs here (`agent.runner.Runner`)."""
-
-    def allocation(self, allocation_id: AllocationId) -> Allocation | None: ...
-    def allocations(self) -> Sequence[Allocation]: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointDeps:
     """All the app needs. *secret* is the node's own, empty while it has none; *trouble* why the server is not heard.
@@ -82,6 +76,9 @@ class AgentApp:
 
     def __init__(self, deps: EndpointDeps) -> None:
         self._deps = deps
+        self._output = TaskOutput(
+            deps.allocations, deps.logs, stopping=deps.stopping.is_set, wait=deps.stopping.wait
+        )
         self._followers = threading.BoundedSemaphore(FOLLOWERS)
         self._handlers: Mapping[str, Callable[[Request, Mapping[str, str]], Response]] = {
             "healthz": self._healthz,
@@ -176,33 +173,22 @@ class AgentApp:
         return self._deps.standing.judge_push(int(epoch) if epoch.isdecimal() else None)
 
     def _logs(self, request: Request, values: Mapping[str, str]) -> Response:
-        allocation = self._found(values)
+        allocation_id = AllocationId(values["id"])
         try:
-            asked = parse_log_request(request.args.to_dict(), sorted(allocation.tasks))
+            asked = self._output.asked(allocation_id, request.args.to_dict())
         except BadLogRequest as error:
             raise _Problem(HTTPStatus(error.status), str(error)) from error
         gone: Callable[[], bool] = request.environ.get(PEER_GONE, lambda: False)
-        if not asked.follow:
-            chunks = self._deps.logs.read(allocation.id, asked)
-            return Response(chunks, content_type="text/plain; charset=utf-8")
-        if not self._followers.acquire(blocking=False):
-            raise _Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{FOLLOWERS} logs are followed here already; try again later"
-            )
-        chunks = self._deps.logs.follow(
-            allocation.id,
-            asked,
-            ended=lambda: self._has_ended(allocation.id, asked.task),
-            left=lambda: gone() or self._deps.stopping.is_set(),
-            wait=self._deps.stopping.wait,
-        )
+        chunks = self._output.open(allocation_id, asked, gone)
         response = Response(chunks, content_type="text/plain; charset=utf-8")
-        response.call_on_close(self._followers.release)
+        if asked.follow:
+            if not self._followers.acquire(blocking=False):
+                raise _Problem(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    f"{FOLLOWERS} logs are followed here already; try again later",
+                )
+            response.call_on_close(self._followers.release)
         return response
-
-    def _has_ended(self, allocation_id: AllocationId, task: str) -> bool:
-        held = self._deps.allocations.allocation(allocation_id)
-        return held is None or task not in held.tasks or held.tasks[task].state == "dead"
 
     def _found(self, values: Mapping[str, str]) -> Allocation:
         allocation = self._deps.allocations.allocation(AllocationId(values["id"]))

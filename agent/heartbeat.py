@@ -100,6 +100,12 @@ class Found(Protocol):
         ...
 
 
+class Courier(Protocol):
+    """Who brings output that the control plane orders (`agent.log_courier.LogCourier`)."""
+
+    def hear(self, answer: HeartbeatResponse) -> None: ...
+
+
 class Heartbeat:
     """The loop. `news` and `nudge` may be called from any thread."""
 
@@ -119,6 +125,8 @@ class Heartbeat:
         on_wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.on_wake = on_wake
+        self.courier: Courier | None = None
+        """Where there is none, the control plane is told so with every beat."""
         self._control_plane = control_plane
         self._journal = journal
         self._standing = standing
@@ -255,6 +263,7 @@ class Heartbeat:
                 holdings_digest=sheet.digest,
                 holdings=sheet.keys if self._with_holdings else None,
                 services=self._addresses.services_version,
+                brings_logs=self.courier is not None,
             )
         )
         word = self._standing.hear(epoch=answer.epoch, index=answer.index, adopting=answer.adopting)
@@ -263,6 +272,8 @@ class Heartbeat:
         self._reports.told(sheet)
         self._answered(answer)
         self._obey(answer, everything=word == "obey")
+        if self.courier is not None:
+            self.courier.hear(answer)
         # What was just sent and did not help is not sent again at once: it comes with the next beat.
         if answer.send_holdings and not self._with_holdings:
             self._due_at = self._standing.steady

@@ -18,10 +18,12 @@ without. Files are opened with O_NOFOLLOW.
 import contextlib
 import os
 import stat
+import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from agent.doors import TaskFolders
@@ -32,7 +34,9 @@ from trueup.models.ids import AllocationId
 CHUNK_BYTES: Final = 64 * 1024
 POLL_SECONDS: Final = 0.2
 """How often a followed log is looked at; output is shown that much later at most."""
-_LISTINGS: Final = 5
+_LISTINGS: Final = 8
+_LISTING_SECONDS: Final = 0.001
+_MISSING: Final = b"\n[trueup] output is missing here: it was rotated away before it was read\n"
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -67,29 +71,34 @@ class LogReader:
         left: Callable[[], bool],
         wait: Callable[[float], object],
     ) -> Iterator[bytes]:
-        """The output there is and all that comes, until *ended* says the task has and all of it is read, or *left*."""
-        with contextlib.ExitStack() as opened:
-            files = self._open(allocation_id, asked, opened)
-            begin, end = self._range(files, asked)
-            stamps = _Stamps(begin, wanted=asked.timestamps)
-            yield from stamps.put(files.between(begin, end), files.marks)
-            current = files.files[-1] if files.files else None
-        follower = _Follower(self._folders.paths(allocation_id, asked.task), asked, current, end)
-        while not left():
-            # Asked before the look: what was written until then is seen by it.
-            is_last = ended()
-            yield from stamps.put(follower.news(), follower.marks(asked))
-            if is_last:
-                return
-            wait(POLL_SECONDS)
+        """The output there is and all that comes, until *ended* says the task has and all of it is read, or *left*.
+
+        Nothing is kept for a slow reader: where files were rotated away before it came to them, a line says so.
+        """
+        with contextlib.ExitStack() as following:
+            with contextlib.ExitStack() as opened:
+                files = self._open(allocation_id, asked, opened)
+                begin, end = self._range(files, asked)
+                stamps = _Stamps(begin, wanted=asked.timestamps)
+                follower = _Follower(self._folders.paths(allocation_id, asked.task), asked, files, end)
+                following.callback(follower.close)
+                yield from stamps.put(files.between(begin, end), files.marks)
+            while not left():
+                # Asked before the look: what was written until then is seen by it.
+                is_last = ended()
+                for piece in follower.news():
+                    if isinstance(piece, int):
+                        yield _MISSING
+                        stamps.move_to(piece)
+                    else:
+                        yield from stamps.put([piece], follower.marks(asked))
+                if is_last:
+                    return
+                wait(POLL_SECONDS)
 
     def _open(self, allocation_id: AllocationId, asked: LogRequest, opened: contextlib.ExitStack) -> "_Files":
-        try:
-            folder = os.open(self._folders.paths(allocation_id, asked.task).logs, _FOLDER_FLAGS)
-        except OSError:
-            return _Files()
-        opened.callback(os.close, folder)
-        return _open_files(folder, f"{asked.task}.{asked.stream}", opened)
+        folder = _open_folder(self._folders.paths(allocation_id, asked.task).logs, opened)
+        return _Files() if folder is None else _open_files(folder, f"{asked.task}.{asked.stream}", opened)
 
     def _range(self, files: "_Files", asked: LogRequest) -> tuple[int, int]:
         """Where to begin and to end, as offsets of the stream."""
@@ -168,87 +177,120 @@ class _Files:
 
 
 class _Follower:
-    """Goes on reading from the current file, over rotations: it knows its file by inode and finds it renamed."""
+    """Goes on reading behind *position*, over rotations.
 
-    def __init__(self, folders: TaskFolders, asked: LogRequest, current: _File | None, position: int) -> None:
+    It holds the file it reads open, which is read to its end whatever became of its name; and as long as it is open
+    no newer file can have its inode.
+    """
+
+    def __init__(self, folders: TaskFolders, asked: LogRequest, files: _Files, position: int) -> None:
         self._logs = folders.logs
         self._name = f"{asked.task}.{asked.stream}"
-        self._inode = -1 if current is None else current.inode
-        self._at = 0 if current is None else position - current.begin
+        self._held: BinaryIO | None = None
+        self._position = position
+        if files.files:
+            self._hold(files.files[-1])
 
-    def news(self) -> Iterator[bytes]:
-        """What was written since the last call."""
-        with contextlib.ExitStack() as opened:
-            try:
-                folder = os.open(self._logs, _FOLDER_FLAGS)
-            except OSError:
+    def news(self) -> Iterator[bytes | int]:
+        """What was written since the last call; an offset where what stood before it is gone."""
+        while True:
+            yield from self._rest()
+            with contextlib.ExitStack() as opened:
+                newer = self._newer(opened)
+                if newer:
+                    # Written between the look at the file and its rotation.
+                    yield from self._rest()
+                    if newer[0].begin > self._position:
+                        yield newer[0].begin
+                    self._position = newer[0].begin
+                    self._hold(newer[0])
+            if not newer:
                 return
-            opened.callback(os.close, folder)
-            for number, name in enumerate(self._unread(folder)):
-                stream = _open_file(folder, name, opened)
-                if stream is None:
-                    continue
-                found = os.fstat(stream.fileno())
-                if number or found.st_ino != self._inode:
-                    self._inode, self._at = found.st_ino, 0
-                stream.seek(self._at)
-                for piece in _pieces(stream, found.st_size - self._at):
-                    self._at += len(piece)
-                    yield piece
 
     def marks(self, asked: LogRequest) -> Sequence[_Mark]:
         """The stream's marks as they are now; only timestamps need them."""
         if not asked.timestamps:
             return ()
         with contextlib.ExitStack() as opened:
-            try:
-                folder = os.open(self._logs, _FOLDER_FLAGS)
-            except OSError:
-                return ()
-            opened.callback(os.close, folder)
-            return _read_marks(folder, self._name, opened)
+            folder = _open_folder(self._logs, opened)
+            return () if folder is None else _read_marks(folder, self._name, opened)
 
-    def _unread(self, folder: int) -> Sequence[str]:
-        """The file read last under the name it has now, and all newer ones; all there are if it is gone."""
-        names, number = [self._name], 0
-        while _inode(folder, names[-1]) not in {self._inode, None}:
-            number += 1
-            names.append(f"{self._name}.{number}")
-        if _inode(folder, names[-1]) is None and len(names) > 1:
-            names.pop()
-        return names[::-1]
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _hold(self, file: _File) -> None:
+        self.close()
+        self._held = os.fdopen(os.dup(file.stream.fileno()), "rb", buffering=0)
+        self._begin = file.begin
+
+    def _rest(self) -> Iterator[bytes]:
+        if self._held is None:
+            return
+        # pread: the descriptor shares its place in the file with those it was made from.
+        while piece := os.pread(self._held.fileno(), CHUNK_BYTES, self._position - self._begin):
+            self._position += len(piece)
+            yield piece
+
+    def _newer(self, opened: contextlib.ExitStack) -> Sequence[_File]:
+        """Files behind the one that is held, oldest first; all there are if that is gone."""
+        folder = _open_folder(self._logs, opened)
+        if folder is None:
+            return ()
+        held = None if self._held is None else os.fstat(self._held.fileno()).st_ino
+        if held is not None and _inode(folder, self._name) in {held, None}:
+            return ()
+        files = _open_files(folder, self._name, opened)
+        inodes = [file.inode for file in files.files]
+        return files.files[inodes.index(held) + 1 :] if held in inodes else files.files
 
 
 def _open_files(folder: int, name: str, opened: contextlib.ExitStack) -> _Files:
     """Opens all files of a stream as of one moment: anew where a rotation came between."""
-    streams: list[BinaryIO] = []
+    files, is_settled = _look(folder, name, opened)
     for _ in range(_LISTINGS):
-        streams = _open_rotated(folder, name, opened)
-        current = _inode(folder, name)
-        if not streams or os.fstat(streams[-1].fileno()).st_ino == current:
+        if is_settled:
             break
+        # What renames them needs the processor, too.
+        time.sleep(_LISTING_SECONDS)
+        files, is_settled = _look(folder, name, opened)
+    return files
+
+
+def _look(folder: int, name: str, opened: contextlib.ExitStack) -> tuple[_Files, bool]:
+    """The files, and whether no rotation was under way."""
+    inodes = _list_inodes(folder, name)
+    # Oldest first, the current one last.
+    names = [f"{name}.{number}" if number else name for number in sorted(inodes, reverse=True)]
+    streams = [stream for one in names if (stream := _open_file(folder, one, opened)) is not None]
     marks = _read_marks(folder, name, opened)
-    sizes = [os.fstat(stream.fileno()).st_size for stream in streams]
+    found = [os.fstat(stream.fileno()) for stream in streams]
+    sizes = [one.st_size for one in found]
     rotated = [mark.offset for mark in marks if mark.kind == "rotate"]
     begin = (rotated[-1] if rotated else sum(sizes[:-1])) - sum(sizes[:-1])
     files = []
-    for stream, size in zip(streams, sizes, strict=True):
-        files.append(_File(stream, os.fstat(stream.fileno()).st_ino, max(0, begin), size))
-        begin += size
-    return _Files(files, marks)
+    for stream, one in zip(streams, found, strict=True):
+        files.append(_File(stream, one.st_ino, max(0, begin), one.st_size))
+        begin += one.st_size
+    # Renamed one after another, and marked before the first byte of the new one is written.
+    is_whole = list(inodes) == list(range(len(inodes))) and sizes[-1:] != [0]
+    same = list(inodes.values()) == [one.st_ino for one in reversed(found)]
+    return _Files(files, marks), is_whole and same and inodes == _list_inodes(folder, name)
 
 
-def _open_rotated(folder: int, name: str, opened: contextlib.ExitStack) -> list[BinaryIO]:
-    """Oldest first, the current one last."""
-    streams: list[BinaryIO] = []
-    number = 0
-    while True:
-        stream = _open_file(folder, name if number == 0 else f"{name}.{number}", opened)
-        if stream is None and number > 0:
-            return streams[::-1]
-        if stream is not None:
-            streams.append(stream)
+def _list_inodes(folder: int, name: str) -> dict[int, int]:
+    """By number, 0 the current one. While files are renamed one number may be without a file, but not two."""
+    inodes: dict[int, int] = {}
+    number = missing = 0
+    while missing < 2:
+        inode = _inode(folder, f"{name}.{number}" if number else name)
+        missing = missing + 1 if inode is None else 0
+        if inode is not None:
+            inodes[number] = inode
         number += 1
+    return inodes
 
 
 def _open_file(folder: int, name: str, opened: contextlib.ExitStack) -> BinaryIO | None:
@@ -258,6 +300,15 @@ def _open_file(folder: int, name: str, opened: contextlib.ExitStack) -> BinaryIO
         return None
     stream = opened.enter_context(os.fdopen(descriptor, "rb"))
     return stream if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _open_folder(path: Path, opened: contextlib.ExitStack) -> int | None:
+    try:
+        folder = os.open(path, _FOLDER_FLAGS)
+    except OSError:
+        return None
+    opened.callback(os.close, folder)
+    return folder
 
 
 def _inode(folder: int, name: str) -> int | None:
@@ -297,7 +348,11 @@ class _Stamps:
         self._position = begin
         self._fresh = True
 
-    def put(self, pieces: Iterator[bytes], marks: Sequence[_Mark]) -> Iterator[bytes]:
+    def move_to(self, position: int) -> None:
+        """What comes next begins at *position*, and a line with it."""
+        self._position, self._fresh = position, True
+
+    def put(self, pieces: Iterable[bytes], marks: Sequence[_Mark]) -> Iterator[bytes]:
         """*pieces*, which go on where those before ended, with stamps by *marks*."""
         if not self._wanted:
             yield from pieces

@@ -43,12 +43,14 @@ from agent.folder_room import Bounds
 from agent.folders import DiskFolders
 from agent.heartbeat import Heartbeat, Machine, Place
 from agent.journal import Journal, open_journal
+from agent.log_courier import LogCourier
 from agent.logs import LogReader
 from agent.probes import SocketProber
 from agent.reports import Reports
 from agent.runner import Runner
 from agent.secret_policy import SecretPolicy
 from agent.secrets_folder import SecretsFolder
+from agent.task_output import TaskOutput
 from agent.usage import MachineMeter, UseSampler
 from agent.workers import DriverPools, ThreadWorkers
 from trueup.models.artifacts import ArtifactPolicy
@@ -193,6 +195,7 @@ class NodeAgent:
             jitter=doors.jitter,
         )
         self.endpoint: HttpServer | None = None
+        self.courier: LogCourier | None = None
         self._drivers = doors.drivers
 
     @staticmethod
@@ -248,6 +251,8 @@ class NodeAgent:
         """Closes endpoints, drivers and journal, and lets go of the folder. Tasks run on."""
         if self.endpoint is not None:
             self.endpoint.stop()
+        if self.courier is not None:
+            self.courier.close()
         for hook in self._on_close:
             hook()
         for driver in self._drivers.values():
@@ -347,7 +352,17 @@ def _build(
         )
         agent = NodeAgent(doors, node, on_close=hooks)
         relay.target = agent.runner.wake
-        agent.endpoint = endpoint.serve(agent, journal, LogReader(folders, clock))
+        logs = LogReader(folders, clock)
+        agent.endpoint = endpoint.serve(agent, journal, logs)
+        agent.heartbeat.courier = agent.courier = LogCourier(
+            door=control_plane,
+            output=lambda stopping: TaskOutput(
+                agent.runner, logs, stopping=stopping.is_set, wait=stopping.wait
+            ),
+            node_id=node_id,
+            nudge=agent.heartbeat.nudge,
+            clock=clock,
+        )
         # From here on the agent closes it all.
         opened.pop_all()
         return agent

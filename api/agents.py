@@ -22,14 +22,14 @@ T = TypeVar("T")
 def register(ask: Ask) -> Answer:
     """Takes a node in: with the cluster token, or with the secret it was given before."""
     joined = ask.shared.access.has_cluster_token(ask.request)
-    secret = None if joined else _secret(ask)
-    request = _body(ask, RegisterRequest)
+    secret = None if joined else secret_of(ask)
+    request = body_of(ask, RegisterRequest)
     try:
         answer = ask.deps.membership.register(
             request, joined=joined, secret=secret, peer=ask.request.remote_addr or ""
         )
     except UnknownNode as error:
-        raise _refused(str(error) or "neither the cluster token nor the secret of a known node") from error
+        raise refused(str(error) or "neither the cluster token nor the secret of a known node") from error
     except NameTaken as error:
         raise _taken(error) from error
     except StoreUnavailable as error:
@@ -39,33 +39,39 @@ def register(ask: Ask) -> Answer:
 
 def heartbeat(ask: Ask) -> Answer:
     """Takes one beat of a node."""
-    secret = _secret(ask)
-    request = _body(ask, HeartbeatRequest)
+    secret = secret_of(ask)
+    request = body_of(ask, HeartbeatRequest)
     try:
         answer = ask.deps.membership.heartbeat(request, secret=secret)
     except UnknownNode as error:
-        raise _refused(str(error) or "register again with the cluster token") from error
+        raise refused(str(error) or "register again with the cluster token") from error
     except StoreUnavailable as error:
         raise _not_now(error) from error
+    brought = ask.deps.brought_logs
+    if brought is not None:
+        answer = brought.answer(request, answer, ask.deps.store.state.nodes.get(request.node_id))
     return _json(answer)
 
 
-def _secret(ask: Ask) -> str:
+def secret_of(ask: Ask) -> str:
+    """The secret an agent shows; 401 without."""
     token = bearer(ask.request)
     if token is None:
-        raise _refused("a token is needed: send it as `Authorization: Bearer TOKEN`")
+        raise refused("a token is needed: send it as `Authorization: Bearer TOKEN`")
     # What is no text cannot be a secret we gave out; it fails at the comparison like any other.
     return token.decode("utf-8", "replace")
 
 
-def _body(ask: Ask, kind: type[T]) -> T:
+def body_of(ask: Ask, kind: type[T]) -> T:
+    """What an agent says; 400 if it is none."""
     try:
         return from_json(ask.request.get_data(cache=False), kind)
     except (msgspec.DecodeError, ValueError) as error:
         raise bad_request(f"the body is no {kind.__name__}: {error}") from error
 
 
-def _refused(detail: str) -> Problem:
+def refused(detail: str) -> Problem:
+    """401."""
     return Problem(HTTPStatus.UNAUTHORIZED, detail, www_authenticate='Bearer realm="trueup agents"')
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from http import HTTPStatus
 from typing import Final, get_args
 
 from flask import Response
@@ -64,12 +65,13 @@ def show_logs(ask: Ask, id: str) -> Answer:  # noqa: A002 - the path's variable 
     if ask.request.method == "HEAD":
         return Response(content_type=_LOGS_TYPE)
     with ExitStack() as opening:
-        if "follow" in params:
-            opening.enter_context(ask.shared.watchers.one())
+        # Also what is not followed waits: for the node, and for a reader that may be slow.
+        opening.enter_context(ask.shared.watchers.one())
         try:
             chunks = opening.enter_context(ask.deps.logs.logs(node, allocation.id, params))
         except LogsUnavailable as error:
-            raise Problem(error.status, error.detail) from error
+            busy = error.status == HTTPStatus.SERVICE_UNAVAILABLE
+            raise Problem(error.status, error.detail, **({"retry_after": "5"} if busy else {})) from error
         opened = opening.pop_all()
     response = Response(_relay(ask, chunks), content_type=_LOGS_TYPE)
     # Not in a finally of the generator: it does not run when the generator was never begun.
@@ -79,9 +81,12 @@ def show_logs(ask: Ask, id: str) -> Answer:  # noqa: A002 - the path's variable 
 
 def _relay(ask: Ask, chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
+        if ask.deps.stopping.is_set():
+            # An answer that is broken off: a clean end would say that the task has ended.
+            raise LogsUnavailable(HTTPStatus.SERVICE_UNAVAILABLE, "the control plane stops")
         if chunk:
             yield chunk
-        elif ask.deps.stopping.is_set() or ask.peer_gone():
+        elif ask.peer_gone():
             return
 
 

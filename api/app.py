@@ -11,6 +11,7 @@ from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api import (
+    agent_output,
     agents,
     allocations,
     evaluations,
@@ -52,6 +53,7 @@ ROUTES: Final[Sequence[Route]] = (
     *openapi.ROUTES,
     *page.ROUTES,
     *agents.ROUTES,
+    *agent_output.ROUTES,
     *notify.ROUTES,
 )
 _HEADERS: Final = {

@@ -11,6 +11,7 @@ from trueup import __version__
 from trueup.models.clock import Clock
 from trueup.models.evaluation import Evaluation, Event
 from trueup.models.ids import AllocationId, NodeId
+from trueup.models.log_order import ListenResponse, LogTaken
 from trueup.models.node import Node, NodeUse
 from trueup.models.revision import Revision, SourceStatus
 from trueup.models.state import ClusterState
@@ -107,8 +108,34 @@ class LogSource(Protocol):
         ...
 
 
+class BroughtLogs(Protocol):
+    """Output that agents bring by themselves, since nobody reaches them (`api.log_relay.LogRelay`)."""
+
+    def answer(
+        self, request: HeartbeatRequest, answer: HeartbeatResponse, node: Node | None
+    ) -> HeartbeatResponse:
+        """*answer* to a beat, with what the node's agent is to bring."""
+        ...
+
+    def listen(self, node_id: NodeId, secret: str, *, peer_gone: Callable[[], bool]) -> ListenResponse:
+        """Holds an agent until there is something to say to it. NoSuchOrder if *secret* is not the node's."""
+        ...
+
+    def take(self, order_id: str, secret: str, piece: bytes, *, at: int, is_last: bool) -> LogTaken:
+        """Takes a piece in, which begins at byte *at*. NoSuchOrder; ValueError for a gap. A repeat does no harm."""
+        ...
+
+    def refuse(self, order_id: str, secret: str, refusal: "LogsUnavailable") -> None:
+        """Takes in that there is no (more) output, and why. NoSuchOrder. A repeat does no harm."""
+        ...
+
+
+class NoSuchOrder(Exception):
+    """Nobody waits for that output (any more), or it is not this agent's to bring."""
+
+
 class LogsUnavailable(Exception):
-    """A node gave no output; *status* is the HTTP status that says why (404, 502, 504)."""
+    """A node gave no output; *status* is the HTTP status that says why (404, 502, 503, 504)."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)

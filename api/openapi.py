@@ -29,6 +29,7 @@ _PROBLEM_STATUSES: Final[Mapping[str, Mapping[str, str]]] = {
     "agents": {
         "400": "The body is not what it should be.",
         "401": "The token is not known: register with the cluster token.",
+        "404": "Nobody waits for that output any more.",
         "409": "Another living node has that id or name.",
     },
     "forges": {
@@ -100,6 +101,8 @@ def _operation(route: Route, by_type: Mapping[int, Any]) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": by_type[id(route.body)]}},
         }
+    elif route.raw_body:
+        operation["requestBody"] = {"content": {route.raw_body: {}}}
     return operation
 
 

@@ -23,11 +23,11 @@ this page for programs.
   page before. A cursor of another epoch (the store was made anew or restored) is 410. Unknown parameters are ignored.
 - **`X-Index`** is on every answer: the store's change counter. `?index=N&wait=30s` blocks until something newer than
   `N` is there, 30 s by default and 10 minutes at most. An index ahead of the store is of another epoch: 410.
-- **Waiting is capped**: beyond the cap of watchers, blocking reads, streams and followed logs get 503 with
+- **Waiting is capped**: beyond the cap of watchers, blocking reads, streams and logs get 503 with
   `Retry-After`; what does not wait is answered all the same.
 - **Access**: with a read token, `Authorization: Bearer TOKEN`, or Basic with the token as password. Without one, `Host`
-  must be an address, `localhost` or an allowed name. `/healthz` and `/readyz` are open. `/register` and `/heartbeat`
-  take the cluster token or the node's own secret as Bearer.
+  must be an address, `localhost` or an allowed name. `/healthz` and `/readyz` are open. What is for agents
+  takes the node's own secret as Bearer, `/register` the cluster token as well.
 - **Times** are RFC 3339 in UTC, **errors of documents** `{file, line, column, path, message, hint}`, 1-based and
   relative to their root (line 0: the file as a whole).
 
@@ -64,6 +64,8 @@ def _section(route: Route) -> str:
         notes.append(f"Answers `{route.media_type}`.")
     if route.body is not None:
         notes.append(f"Takes {_type_name(route.body)}.")
+    elif route.raw_body:
+        notes.append(f"Takes `{route.raw_body}`.")
     if route.waits:
         notes.append("`index` and `wait` block.")
     if notes:

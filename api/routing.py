@@ -28,8 +28,8 @@ class Route:
     """One request the API answers. *path* has its variables as `<name>`.
 
     *answer* is the type of the JSON answer (None: *media_type* says what it is instead; empty: there is none), *body*
-    that of what is sent. A route that is not *listed* serves the status page only.
-    *waits*: `?index=N&wait=30s` blocks until something newer.
+    that of what is sent as JSON, *raw_body* the media type of what is sent as it is. A route that is not *listed*
+    serves the status page only. *waits*: `?index=N&wait=30s` blocks until something newer.
     """
 
     path: str
@@ -40,6 +40,7 @@ class Route:
     other_media_types: Sequence[str] = ()
     parameters: Sequence[Parameter] = ()
     body: Any = None
+    raw_body: str = ""
     method: Literal["GET", "POST"] = "GET"
     audience: Audience = "readers"
     waits: bool = False

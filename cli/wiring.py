@@ -15,6 +15,8 @@ from agent.secrets_folder import SecretsFolder
 from api.agent_logs import AgentLogs
 from api.app import create_app
 from api.doors import ApiDeps
+from api.log_relay import LISTEN_CAP, LogRelay
+from api.reach import Reach
 from cli.failures import Failed
 from cli.server_settings import GitSettings, ServerSettings
 from cli.system import RandomIds, SystemClock
@@ -51,7 +53,13 @@ class ControlPlane:
         self.store = SqlStore.open(_store_folder(settings), clock, ids)
         self._closing.callback(self.store.close)
         self.cluster_token = cluster_token(settings.token_file)
-        agents = AgentClient(self.store.node_secret, epoch=lambda: self.store.state.epoch)
+        self._reach = Reach(clock)
+        self._log_relay = LogRelay(self.store.node_secret, self._reach, clock)
+        agents = AgentClient(
+            self.store.node_secret,
+            epoch=lambda: self.store.state.epoch,
+            on_try=lambda node, reached: self._reach.note(node, reached=reached),
+        )
         self._closing.callback(agents.close)
         nudging = ThreadPoolExecutor(max_workers=NODES_AT_ONCE, thread_name_prefix="nudge")
         self._closing.callback(lambda: nudging.shutdown(wait=False, cancel_futures=True))
@@ -92,8 +100,8 @@ class ControlPlane:
             create_app(self._deps(settings, clock)),
             settings.bind,
             stopping=self._stopping,
-            on_stop=self.store.wake_all,
-            watch_cap=WATCH_CAP,
+            on_stop=self._wake_all,
+            watch_cap=WATCH_CAP + LISTEN_CAP,
             tls=tls_files(settings.tls_cert, settings.tls_key),
         )
 
@@ -119,6 +127,10 @@ class ControlPlane:
         self._source.look_now()
         self._wake_source()
 
+    def _wake_all(self) -> None:
+        self.store.wake_all()
+        self._log_relay.close()
+
     def _deps(self, settings: ServerSettings, clock: SystemClock) -> ApiDeps:
         read_token_file, notify_file = settings.read_token_file, settings.notify_secret_file
         if notify_file is not None:
@@ -126,7 +138,8 @@ class ControlPlane:
         return ApiDeps(
             store=self.store,
             membership=self.membership,
-            logs=AgentLogs(self.membership.secret_of),
+            logs=AgentLogs(self.membership.secret_of, reach=self._reach, relay=self._log_relay),
+            brought_logs=self._log_relay,
             clock=clock,
             cluster_token=lambda: self.cluster_token,
             read_token=lambda: None if read_token_file is None else read_token(read_token_file),
@@ -136,6 +149,7 @@ class ControlPlane:
             nudge=self._nudge,
             watch_cap=WATCH_CAP,
             stopping=self._stopping,
+            node_use=self.membership.used,
         )
 
 
@@ -149,7 +163,6 @@ def cluster_token(file: Path) -> str:
             opened.write(f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n")
             opened.flush()
             os.fsync(descriptor)
-            node_use=self.membership.used,
         try:
             # Of two that start at once, the second takes the first one's.
             os.link(fresh, file)

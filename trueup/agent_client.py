@@ -34,11 +34,16 @@ class AgentClient:
         *,
         epoch: Callable[[], int],
         verify: Callable[[Node], str | bool] | None = None,
+        on_try: Callable[[Node, bool], None] = lambda _node, _reached: None,
     ) -> None:
-        """*secret_of* gives a node's secret; *verify* what requests takes: a file of certificates, or True."""
+        """*secret_of* gives a node's secret; *verify* what requests takes: a file of certificates, or True.
+
+        *on_try* hears of every try whether the node answered.
+        """
         self._secret_of = secret_of
         self._epoch = epoch
         self._verify = verify
+        self._on_try = on_try
         self._session = requests.Session()
         self._session.trust_env = False
         # 10 hosts, requests' default, would mean a new connection for almost every push of a larger cluster.
@@ -98,6 +103,9 @@ class AgentClient:
                 verify=True if self._verify is None else self._verify(node),
             )
         except requests.RequestException as error:
+            self._on_try(node, False)
             raise AgentUnreachable(f"node {node.name}: {type(error).__name__}") from error
+        # Another program at its address, or another node's agent, answers that the secret is not known.
+        self._on_try(node, response.status_code in {*_OK, HTTPStatus.CONFLICT})
         if response.status_code not in _OK:
             raise AgentUnreachable(f"node {node.name} answered {response.status_code} {response.reason}")

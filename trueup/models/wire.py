@@ -12,6 +12,7 @@ from trueup.models.allocation import Allocation, ClientStatus, DesiredStatus, Ta
 from trueup.models.codec import Model
 from trueup.models.ids import AllocationId, NodeId
 from trueup.models.job import JobType, TaskGroup
+from trueup.models.log_order import LogOrder
 from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.service import ServiceNews
 from trueup.models.units import Duration
@@ -121,6 +122,7 @@ class HeartbeatRequest(Model, frozen=True, kw_only=True):
     """One beat. *holdings* only when the last answer asked for it; *updates* then tell of all that is held.
 
     *services* is the version of the addresses of services the agent keeps, as it was told; empty: it keeps none.
+    *brings_logs*: the agent does what `logs` and `listen` of the answer say.
     *used* is None where it is not measured (yet).
     """
 
@@ -133,13 +135,15 @@ class HeartbeatRequest(Model, frozen=True, kw_only=True):
     holdings_digest: str
     holdings: tuple[HoldingKey, ...] | None = None
     services: str = ""
+    brings_logs: bool = False
 
 
 class HeartbeatResponse(Model, frozen=True, kw_only=True):
     """What to do next. *send_holdings*: the digests differ, beat again at once with the holdings.
 
     *forget*: allocations that ended and that the server will never start again; their tombstones may go. *services*:
-    addresses that tasks of the node need and the agent does not have yet; None: no news.
+    addresses that tasks of the node need and the agent does not have yet; None: no news. *logs*: output to bring.
+    *listen*: the agent cannot be reached, and is to wait at `/listen` for what comes before its next beat.
     """
 
     epoch: int
@@ -152,6 +156,8 @@ class HeartbeatResponse(Model, frozen=True, kw_only=True):
     stop: tuple[StopOrder, ...] = ()
     forget: tuple[AllocationId, ...] = ()
     services: ServiceNews | None = None
+    logs: tuple[LogOrder, ...] = ()
+    listen: bool = False
 
 
 def holdings_digest(holdings: Iterable[HoldingKey]) -> str:

@@ -1,6 +1,8 @@
 """Reading tasks' output from the files that a shim really writes."""
 
+import itertools
 import os
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -161,6 +163,57 @@ def test_following_sees_everything_once_over_rotations_and_restarts(output: Outp
         A1, LogRequest(task="server", follow=True), ended=lambda: turns >= 6, left=lambda: False, wait=wait
     )
     assert b"".join(followed) == lines(0, 25)
+
+
+def test_a_follower_that_is_too_slow_is_told_that_output_is_missing(output: Output) -> None:
+    log = output.attempt(1)
+    log.write(lines(0, 2))
+    turns = 0
+
+    def wait(_seconds: float) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            for number in range(2, 20):
+                log.write(lines(number, number + 1))
+
+    followed = output.reader.follow(
+        A1, LogRequest(task="server", follow=True), ended=lambda: turns >= 2, left=lambda: False, wait=wait
+    )
+    # Its own file is read to the end, though it has no name any more.
+    missing = b"\n[trueup] output is missing here: it was rotated away before it was read\n"
+    assert b"".join(followed) == lines(0, 2) + missing + lines(14, 20)
+
+
+@pytest.mark.parametrize("max_files", [1, 3])
+def test_a_follower_sees_whole_lines_in_order_however_fast_the_files_turn(
+    output: Output, max_files: int
+) -> None:
+    log = output.attempt(1, max_files=max_files, max_bytes=900)
+    written = threading.Event()
+
+    def write() -> None:
+        for number in range(5000):
+            log.write(b"line %06d\n" % number)
+        written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    followed = output.reader.follow(
+        A1,
+        LogRequest(task="server", follow=True),
+        ended=written.is_set,
+        left=lambda: False,
+        wait=lambda _seconds: None,
+    )
+    seen = b"".join(followed).splitlines()
+    writer.join()
+    assert {len(line) for line in seen if not line.startswith(b"[trueup]")} <= {0, 11}
+    numbers = [int(line[5:]) for line in seen if line.startswith(b"line")]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 4999
+    gaps = sum(after - before > 1 for before, after in itertools.pairwise(numbers))
+    assert gaps <= seen.count(b"[trueup] output is missing here: it was rotated away before it was read")
 
 
 def test_a_followed_line_that_comes_in_pieces_is_stamped_once(output: Output) -> None:

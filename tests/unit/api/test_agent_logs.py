@@ -18,6 +18,8 @@ from tests.unit.api.world import World, detail, until
 from trueup.models.node import Node
 from trueup.serving import HttpServer
 
+_BROKEN = b"BROKEN"
+
 
 class Agent:
     """An agent's endpoint for logs: answers with *chunks*, and keeps what it was asked."""
@@ -52,7 +54,13 @@ class Agent:
                 continue
             if chunk is None:
                 return
+            if chunk == _BROKEN:
+                raise OSError("killed")
             yield chunk
+
+    def breaks_off(self) -> None:
+        """Ends the connection without ending the answer."""
+        self.chunks.put(_BROKEN)
 
     def says(self, *chunks: bytes) -> None:
         """Answers with these, and ends."""
@@ -131,15 +139,31 @@ def test_follower_leaves(make_world: Callable[..., World], agent: Agent) -> None
 
 
 def test_server_stops(make_world: Callable[..., World], agent: Agent) -> None:
-    """A server that stops ends what it follows."""
+    """A server that stops breaks off what it follows: a clean end would say that the task has ended."""
     with cluster(make_world, agent) as world, world.serving() as server:
         with requests.get(f"{server.url}/allocations/a1/logs?follow=true", stream=True, timeout=5) as answer:
             agent.chunks.put(b"one\n")
             chunks = answer.iter_content(None)
             assert next(chunks) == b"one\n"
             server.stop()
-            assert list(chunks) == []
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                list(chunks)
         assert agent.left.wait(5)
+
+
+def test_agent_breaks_off(make_world: Callable[..., World], agent: Agent) -> None:
+    """An agent that breaks off in the middle is no end of the output either."""
+    with (
+        cluster(make_world, agent) as world,
+        world.serving() as server,
+        requests.get(f"{server.url}/allocations/a1/logs?follow=true", stream=True, timeout=5) as answer,
+    ):
+        chunks = answer.iter_content(None)
+        agent.chunks.put(b"one\n")
+        assert next(chunks) == b"one\n"
+        agent.breaks_off()
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            list(chunks)
 
 
 @pytest.mark.parametrize(
