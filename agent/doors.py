@@ -96,7 +96,8 @@ ImageHealth = Literal["", "starting", "healthy", "unhealthy"]
 class TaskStatus:
     """What a driver sees of a task. `gone`: no trace of it, nor of its end.
 
-    *image* is the reference that its container was made from, *image_id* what that was on this node then.
+    *image* is the reference that its container was made from, *image_id* what that was on this node then. *interrupted*
+    is what ended it through no fault of its own; empty where nothing did.
     """
 
     state: Literal["running", "exited", "gone"]
@@ -110,6 +111,7 @@ class TaskStatus:
     signal: int | None = None
     oom_killed: bool = False
     error: str = ""
+    interrupted: str = ""
     health: ImageHealth = ""
 
 

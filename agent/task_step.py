@@ -240,9 +240,10 @@ def _ended(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord
     succeeded = status.state == "exited" and status.exit_code == 0 and not status.oom_killed
     if succeeded and view.runs_once and record.ending != "restart":
         return _dead(ended, failed=False)
-    if record.boot_id and record.boot_id != moment.boot_id:
+    rebooted = bool(record.boot_id) and record.boot_id != moment.boot_id
+    if why := "the machine was restarted" if rebooted else status.interrupted:
         again = replace(ended, phase="waiting", waits_since=moment.steady, due_at=moment.steady)
-        return again.with_event(moment.now, "Restarting", "the machine was restarted")
+        return again.with_event(moment.now, "Restarting", why)
     return _restart_or_fail(ended, view)
 
 

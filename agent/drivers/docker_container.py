@@ -39,10 +39,38 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """`Config` of an inspected container; *image* is the reference it was made from."""
+    """`Config` of an inspected container or image; *image* is the reference that a container was made from."""
 
     image: str = ""
     labels: dict[str, str] | None = None
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A mount as a container was asked for with it; *source* empty where it needs none."""
+
+    type: str = ""
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+
+
+class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """`HostConfig` of an inspected container: all by which something is mounted."""
+
+    mounts: list[Mount] | None = None
+    binds: list[str] | None = None
+    volumes_from: list[str] | None = None
+    tmpfs: dict[str, str] | None = None
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """An inspected image."""
+
+    id: str
+    config: ContainerConfig = ContainerConfig()
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -53,6 +81,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     image: str = ""
     state: ContainerState = ContainerState()
     config: ContainerConfig = ContainerConfig()
+    host_config: HostConfig = HostConfig()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -71,6 +100,12 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     id: str
     state: str = ""
     labels: dict[str, str] | None = None
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """How the engine is set up; *live_restore_enabled*: containers outlive it."""
+
+    live_restore_enabled: bool = False
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ from agent.drivers.docker_exec import run_in_container
 from agent.drivers.docker_failures import start_failure
 from agent.drivers.docker_images import ImagePull, missing_image
 from agent.drivers.docker_logs import LogFollowers
+from agent.drivers.docker_making import make_container
+from agent.drivers.docker_origin import strayed
+from agent.drivers.docker_outages import Outages
 from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy, refusals
 from agent.drivers.docker_spec import (
@@ -59,7 +63,10 @@ class DockerDriver:
         self._lock = threading.Lock()
         self._known: set[AllocationId] = set()
         self._seen = address.chosen
-        self._events = EventWatch(self._engine, owner, changed=wake, connected=self._look_at_all)
+        self._outages = Outages(lambda: self._engine.answered_at)
+        self._events = EventWatch(
+            self._engine, owner, changed=wake, connected=self._look_at_all, lost=self._outages.begin
+        )
         if policy.enabled:
             self._events.begin()
 
@@ -120,15 +127,17 @@ class DockerDriver:
     def status(self, handle: TaskHandle) -> TaskStatus:
         """What became of a task. EngineAway, which is temporary, if the engine cannot say."""
         self._know(handle.allocation_id)
-        try:
-            container = self._engine.inspect(container_of(handle))
-        except NotThere:
+        container = self._find(container_of(handle))
+        if container is None or not self._is_ours(container, handle):
             self._logs.forget(container_of(handle))
-            return TaskStatus(state="gone", error="its container was removed")
-        if not self._is_ours(container, handle):
-            return TaskStatus(state="gone", error="its container was removed, and another has its name")
+            other = self._in_its_place(handle)
+            if other is None:
+                return TaskStatus(state="gone", error="its container was removed")
+            return TaskStatus(state="gone", error=_replaced(strayed(other)))
+        if differs := strayed(container):
+            return TaskStatus(state="gone", error=_replaced(differs))
         self._follow(container)
-        return task_status(container)
+        return self._with_interruption(task_status(container))
 
     def signal(self, handle: TaskHandle, signal: str) -> None:
         """Sends a signal to the container's main process."""
@@ -144,14 +153,21 @@ class DockerDriver:
         self._kill(handle, "SIGKILL")
 
     def remove(self, handle: TaskHandle) -> None:
-        """Removes an ended container once all of its output is in the task's logs. DriverError while it runs."""
+        """Removes an ended container once all of its output is in the task's logs. DriverError while it runs.
+
+        What was put in its place is ended and removed.
+        """
         container = self._find(container_of(handle))
         if container is None or not self._is_ours(container, handle):
             self._logs.forget(container_of(handle))
+            other = self._in_its_place(handle)
+            if other is not None:
+                self._discard(other, force=True)
             return
-        if container.state.running:
+        is_another = bool(strayed(container))
+        if container.state.running and not is_another:
             raise DriverError(f"task {handle.task} still runs; its container is kept", temporary=True)
-        self._discard(container)
+        self._discard(container, force=is_another)
 
     def recover(self) -> Sequence[TaskHandle]:
         """Every container of this owner, whatever its state; what runs is followed from here on.
@@ -206,17 +222,17 @@ class DockerDriver:
         """Makes and starts the container; None if its name was in use, and is free now."""
         _make_folder(launch.task_dir)
         try:
-            container_id = self._create(launch, request, name)
+            made = self._create(launch, request, name)
         except EngineRefused as refused:
             if refused.status != 409:
                 raise start_failure(launch.config.image, refused) from None
             found = self._find(name)
             return None if found is None else self._take(found, launch)
-        return self._launch(container_id, request["Labels"], launch)
+        return self._launch(made.id, made.labels, launch)
 
-    def _create(self, launch: TaskLaunch, request: Mapping[str, Any], name: str) -> str:
+    def _create(self, launch: TaskLaunch, request: Mapping[str, Any], name: str) -> Container:
         try:
-            return self._engine.create(request, name)
+            return make_container(self._engine, request, name)
         except NotThere as absent:
             if not absent.image:
                 raise
@@ -301,6 +317,22 @@ class DockerDriver:
         except NotThere:
             return None
 
+    def _in_its_place(self, handle: TaskHandle) -> Container | None:
+        """Another container than the one that was started, with its name and labels."""
+        found = self._find(container_name(handle.allocation_id, handle.task))
+        if found is None or found.id == container_of(handle) or not self._is_ours(found, handle):
+            return None
+        return found
+
+    def _with_interruption(self, status: TaskStatus) -> TaskStatus:
+        """Says so where it ended because the engine did, which ends all containers unless it has live-restore."""
+        ended_at = status.finished_at
+        if status.state != "exited" or ended_at is None or not self._outages.had(ended_at):
+            return status
+        if self._engine.info().live_restore_enabled:
+            return status
+        return replace(status, interrupted="the Docker engine was restarted")
+
     def _is_ours(self, container: Container, handle: TaskHandle) -> bool:
         labels = container.labels
         found = handle_of(container.id, labels)
@@ -338,6 +370,7 @@ class DockerDriver:
     def _look_at_all(self) -> None:
         """The engine is heard again: all its containers may have changed meanwhile, also those it has no more."""
         listed = self._all()
+        self._outages.end()
         present = {AllocationId((container.labels or {}).get(ALLOCATION, "")) for container in listed}
         with self._lock:
             known, self._known = self._known, {allocation_id for allocation_id in present if allocation_id}
@@ -351,6 +384,10 @@ def _handle(container_id: str, labels: Mapping[str, str]) -> TaskHandle:
     if handle is None:
         raise DriverError(f"the labels of container {container_id[:12]} do not say which task it is")
     return handle
+
+
+def _replaced(differs: str) -> str:
+    return "another container was put in its place" + (f": {differs}" if differs else "")
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import docker
@@ -19,7 +20,7 @@ from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
 from agent.doors import DriverError
-from agent.drivers.docker_container import Container, Listed, Version, parsed
+from agent.drivers.docker_container import Container, Image, Info, Listed, Version, parsed
 from agent.drivers.docker_errors import (
     TRANSPORT_ERRORS,
     EngineAway,
@@ -69,6 +70,8 @@ class Engine:
         self.address = address
         self._lock = threading.Lock()
         self._clients: dict[int, docker.APIClient] = {}
+        self.answered_at: datetime | None = None
+        """When it last answered a question."""
 
     def version(self, seconds: int = QUICK_SECONDS) -> Version:
         """What the engine says of itself."""
@@ -87,6 +90,20 @@ class Engine:
         return parsed(
             self._call(QUICK_SECONDS, lambda client: client.inspect_container(container)), Container
         )
+
+    def inspect_image(self, image: str) -> Image:
+        """An image by id or reference."""
+        return parsed(
+            self._call(
+                QUICK_SECONDS,
+                lambda client: client.inspect_image(image),  # type: ignore[no-untyped-call]
+            ),
+            Image,
+        )
+
+    def info(self) -> Info:
+        """How the engine is set up."""
+        return parsed(self._call(QUICK_SECONDS, lambda client: client.info()), Info)
 
     def create(self, request: Mapping[str, Any], name: str) -> str:
         """Makes a container and returns its id. EngineRefused 409 where the name is in use."""
@@ -198,7 +215,7 @@ class Engine:
     def _call(self, seconds: int, ask: Callable[[docker.APIClient], _T]) -> _T:
         try:
             self._reach(seconds)
-            return ask(self._client(seconds))
+            answer = ask(self._client(seconds))
         except docker.errors.NotFound as error:
             image = isinstance(error, docker.errors.ImageNotFound)
             raise NotThere(str(error.explanation), image=image) from None
@@ -214,6 +231,8 @@ class Engine:
                 f"no Docker engine answers at {self.address.host}: {cause(error)}",
                 absent=isinstance(innermost(error), FileNotFoundError),
             ) from None
+        self.answered_at = datetime.now(UTC)
+        return answer
 
     def _reach(self, seconds: int) -> None:
         """OSError if nobody listens: the SDK would leave the socket of a connection that failed open."""

@@ -27,7 +27,8 @@ class EventWatch:
     """One thread over the engine's events of containers of *owner*.
 
     Calls *changed* with the allocation of each, and *connected* whenever it begins to hear: before that, anything may
-    have happened. Where there is no engine, it tries again, less and less often, down to every 2 s.
+    have happened; *lost* when it hears nothing any more, or could not begin to. Where there is no engine, it tries
+    again, less and less often, down to every 2 s.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class EventWatch:
         *,
         changed: Callable[[AllocationId], None],
         connected: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._owner = owner
         self._changed = changed
         self._connected = connected
+        self._lost = lost
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -66,6 +69,7 @@ class EventWatch:
             before = time.monotonic()
             with suppress(DriverError):
                 self._listen()
+            self._lost()
             if time.monotonic() - before > _LONGEST_WAIT_SECONDS:
                 wait_seconds = _FIRST_WAIT_SECONDS
             self._stop.wait(wait_seconds)

@@ -14,6 +14,7 @@ import msgspec
 from agent.doors import DriverError, TaskHandle, TaskLaunch
 from agent.drivers.cgroup import PIDS_MAX
 from agent.drivers.docker_container import Container
+from agent.drivers.docker_origin import strayed
 from agent.drivers.docker_owner import Owner
 from trueup.models.codec import understood
 from trueup.models.ids import AllocationId
@@ -55,7 +56,7 @@ class Claim(Enum):
     START = auto()
     """It is this very start, made and not started."""
     REPLACE = auto()
-    """It is what an earlier start left: removed."""
+    """It is what an earlier start left, or was put in its place by others: removed."""
 
 
 def container_name(allocation_id: AllocationId, task: str) -> str:
@@ -150,6 +151,8 @@ def claim(container: Container, launch: TaskLaunch, owner: Owner) -> Claim:
         return Claim.FOREIGN
     handle = handle_of(container.id, labels)
     if handle is None or handle.attempt < launch.attempt or labels.get(DIGEST) != launch.digest:
+        return Claim.REPLACE
+    if strayed(container):
         return Claim.REPLACE
     if container.started:
         return Claim.FOUND

@@ -30,7 +30,9 @@ def test_a_container_runs_is_labelled_and_is_seen_with_its_process(docker_world:
     assert status.started_at is not None
     assert (handle.driver, handle.task, handle.attempt) == ("docker", "server", 1)
     assert {
-        name.removeprefix("trueup."): value for name, value in labels.items() if name != "trueup.logs"
+        name.removeprefix("trueup."): value
+        for name, value in labels.items()
+        if name not in {"trueup.logs", "trueup.origin"}
     } == {
         "cluster": docker_world.owner.cluster,
         "node": "node-1",
