@@ -51,7 +51,7 @@ deps-debian:
 	apt-get -o DPkg::Lock::Timeout=300 install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
 DEBIAN := busybox-static chromium docker.io git gpg gpg-agent gpgconf iproute2 iptables nginx-light \
-  openssh-client openssh-server procps
+  openssh-client openssh-server procps strace
 
 .venv/.ok: requirements/run.lock pyproject.toml
 	$(call install,run)

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
@@ -106,14 +105,11 @@ def _namespaces() -> str | None:
     return f"no PID namespace can be made: {tried.stderr.strip()}" if tried.returncode else None
 
 
-def _namespaces() -> str | None:
-    tried = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", "test", "-w", "/proc/sys/kernel/ns_last_pid"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    return f"no PID namespace can be made: {tried.stderr.strip()}" if tried.returncode else None
+def _strace() -> str | None:
+    if (missing := _commands("strace")) is not None:
+        return missing
+    tried = subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, capture_output=True, text=True)
+    return f"no process can be traced: {tried.stderr.strip()}" if tried.returncode else None
 
 
 def _commands(*names: str) -> str | None:
@@ -130,5 +126,5 @@ _PROBES: Final[Mapping[str, Callable[[], str | None]]] = {
     "gpg": _gpg,
     "nginx": _nginx,
     "namespaces": _namespaces,
-    "namespaces": _namespaces,
+    "strace": _strace,
 }
