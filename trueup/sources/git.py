@@ -7,7 +7,7 @@ one success resets it.
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -20,6 +20,7 @@ from trueup.models.source_error import SourceUnavailable
 from trueup.sources.git_command import GitAccess, GitCommand, GitFailed
 from trueup.sources.git_history import newest_touching
 from trueup.sources.git_mirror import BlobReader, GitMirror, RefMissing, fetch_alone, unavailable
+from trueup.sources.git_process import GitLimits
 from trueup.sources.git_remote import check_ref, check_root, is_commit_id, parse_remote
 from trueup.sources.git_signers import CommitRefused, Signers
 from trueup.sources.git_tree import files_of
@@ -50,6 +51,7 @@ class GitSettings:
     poll: timedelta = timedelta(seconds=15)
     deadline: timedelta = timedelta(seconds=60)
     first_deadline: timedelta = timedelta(minutes=10)
+    limits: GitLimits = field(default_factory=GitLimits)
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class GitTree:
         self._reader: BlobReader | None = None
         self._reading = ExitStack()
         self._watch: FolderWatch | None = None
+        self._looking = False
         self._closed = False
         self.url = self._remote.address
         self.warning = self._remote.warning
@@ -142,6 +145,7 @@ class GitTree:
         attempts.is_due = False
         if self._watch is not None:
             self._watch.is_complete()  # watches again what was replaced
+        self._looking = True
         try:
             snapshot = self._poll(applied)
         except CommitRefused as refusal:
@@ -155,8 +159,11 @@ class GitTree:
         except OSError as error:
             self._failed(f"{self._home} cannot be used: {error.strerror}")
             raise SourceUnavailable(attempts.error) from None
+        finally:
+            self._looking = False
+        if snapshot is self._snapshot:
+            self._attempts.failed = 0
         self._snapshot = snapshot
-        self._attempts.failed = 0
         self._attempts.error = ""
         self._attempts.next_at = self._clock.now() + self._settings.poll
         return snapshot
@@ -164,6 +171,7 @@ class GitTree:
     def loaded(self, used: frozenset[str]) -> None:  # noqa: ARG002 - of a directory only
         """The snapshot was read whole, so the mirror is sound."""
         self._attempts.broken = 0
+        self._attempts.failed = 0
 
     def release(self) -> None:
         """Ends the git that reads blobs."""
@@ -201,9 +209,9 @@ class GitTree:
             if self._signers is not None:
                 self._signers.prepare(git)
             self._mirror.prepare(git)
-            first = self._snapshot is None
-            deadline = self._settings.first_deadline if first else self._settings.deadline
-            commit = self._mirror.follow(git, self._ref, deadline.total_seconds())
+            query = self._settings.deadline
+            deadline = self._settings.first_deadline if self._mirror.is_empty() else query
+            commit = self._mirror.follow(git, self._ref, deadline.total_seconds(), query.total_seconds())
             if self._snapshot is None or commit.id != self._snapshot.commit.id:
                 self._check(git, commit)
                 snapshot = self._read(git, commit, applied)
@@ -248,7 +256,8 @@ class GitTree:
             self.release()
             self._note_broken(failure)
             error = unavailable(self.url, failure.text)
-            self._attempts.error = str(error)
+            if not self._looking:
+                self._failed(str(error))
             raise error from None
 
     def _git(self) -> GitCommand:
@@ -264,7 +273,7 @@ class GitTree:
                 known_hosts=settings.known_hosts,
                 ca_file=settings.ca_file,
             )
-            self._command = GitCommand(self._home, self._remote, access, self._environment)
+            self._command = GitCommand(self._home, self._remote, access, self._environment, settings.limits)
             self._token = token
         return self._command
 

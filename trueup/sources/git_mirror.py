@@ -1,6 +1,7 @@
 """A bare mirror of one ref of a repository: fetched into, read from, never checked out.
 
-It is only a cache: what is broken twice in a row, while the remote answers, is thrown away and fetched anew.
+It has all commits of the ref and, of a server that can leave some out, no file that is too large for a spec tree. It is
+only a cache: what is broken twice in a row, while the remote answers, is thrown away and fetched anew.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import IO, Final
 
 from trueup.models.revision import Commit
 from trueup.models.source_error import SourceUnavailable
+from trueup.sources.directory_walk import TREE_TOO_LARGE
 from trueup.sources.git_command import GitCommand, GitFailed
 from trueup.sources.git_history import LOG_ARGUMENTS, NAMES_ARGUMENTS, LoggedCommit, read_log
 from trueup.sources.git_remote import GitRemote, is_commit_id, is_short_commit_id
@@ -31,11 +33,28 @@ _FETCH: Final = (
     "--no-recurse-submodules",
     "--update-shallow",
 )
+_NAME: Final = "trueup"
+_FILTER: Final = f"blob:limit={MAX_FILE_BYTES + 1}"
+_LEFTOVERS: Final = (
+    "*.lock",
+    "refs/**/*.lock",
+    "packed-refs.new",
+    "objects/*.tmp",
+    "objects/tmp_*",
+    "objects/pack/tmp_*",
+    "objects/pack/.tmp-*",
+    "objects/pack/*.keep",
+    "objects/??/tmp_obj_*",
+)
+"""Of a git that was killed: locks, half packs, and marks that would keep a pack from ever being joined with others."""
+_KEPT_FREE_BYTES: Final = 256 * 1024**2
+"""So much of the disk is left to others, the store of the control plane among them."""
 _READ_SECONDS: Final = 60.0
 _LOG_SECONDS: Final = 20.0
 _PACK_SECONDS: Final = 300.0
 _PACK_AFTER: Final = 64
-"""Each fetch that brings something leaves a pack behind; so many are made one, without a look at the large ones."""
+"""Each fetch that brings something leaves a pack behind; so many are made one."""
+_LIMIT_UNIT_BYTES: Final = 512
 _LOGGED_COMMITS: Final = 1000
 """How far back authors are looked for when nothing was applied yet, or the history since is longer."""
 
@@ -52,6 +71,7 @@ class GitMirror:
         self._remote = remote
         self._full_ref = ""
         self._fetches = 0
+        self._filters = remote.path is None
         self._last: tuple[str, Commit] | None = None
 
     @property
@@ -67,13 +87,12 @@ class GitMirror:
                 "init", "--quiet", "--bare", "--template=", "--initial-branch=none", str(self._folder),
                 git_dir=self._folder, deadline_seconds=_READ_SECONDS,
             )  # fmt: skip
-        for left in (
-            *self._folder.glob("*.lock"),
-            *self._folder.glob("refs/**/*.lock"),
-            *self._folder.glob("objects/pack/tmp_*"),
-            *self._folder.glob("objects/*.tmp"),
-        ):
-            left.unlink(missing_ok=True)
+        for pattern in _LEFTOVERS:
+            for left in self._folder.glob(pattern):
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Throws the mirror away."""
@@ -90,12 +109,19 @@ class GitMirror:
             return False
         return True
 
-    def follow(self, git: GitCommand, ref: str, deadline_seconds: float) -> Commit:
-        """Fetches *ref* and returns the commit it stands for. RefMissing."""
+    def is_empty(self) -> bool:
+        """Whether nothing was fetched yet."""
+        return next(self._folder.glob("objects/pack/*.pack"), None) is None
+
+    def follow(self, git: GitCommand, ref: str, deadline_seconds: float, query_seconds: float) -> Commit:
+        """Fetches *ref* and returns the commit it stands for. RefMissing.
+
+        *query_seconds* is what the remote has to tell its refs.
+        """
         if is_commit_id(ref):
             return self._commit_id(git, ref, deadline_seconds)
         known = self._full_ref if self._full_ref.startswith("refs/heads/") or ref.startswith("refs/") else ""
-        full = known or self._full_name(git, ref, deadline_seconds)
+        full = known or self._full_name(git, ref, query_seconds)
         if not full:
             return self._short_id(git, ref, deadline_seconds)
         try:
@@ -111,9 +137,15 @@ class GitMirror:
     def tree(self, git: GitCommand, commit: str, roots: Sequence[str]) -> Folder:
         """All entries of a commit below *roots*."""
         wanted = () if "" in roots else ("--", *roots)
-        return read_tree(
-            git.run(*LIST_ARGUMENTS, commit, *wanted, git_dir=self._folder, deadline_seconds=_READ_SECONDS)
-        )
+        try:
+            listing = git.run(
+                *LIST_ARGUMENTS, commit, *wanted, git_dir=self._folder, deadline_seconds=_READ_SECONDS
+            )
+        except GitFailed as failure:
+            if failure.said_too_much:
+                raise SourceUnavailable(f"the tree {TREE_TOO_LARGE}") from None
+            raise
+        return read_tree(listing)
 
     def log(self, git: GitCommand, since: str | None, until: str) -> tuple[LoggedCommit, ...]:
         """Commits of *until* that *since* has not, newest first; all of them where *since* is None or unknown here."""
@@ -186,8 +218,50 @@ class GitMirror:
             ) from None
 
     def _fetch(self, git: GitCommand, refspecs: Sequence[str], deadline_seconds: float) -> None:
-        git.run(*_FETCH, "--", self._remote.address, *refspecs,
-                git_dir=self._folder, deadline_seconds=deadline_seconds)  # fmt: skip
+        """Fetches without large files where the server can do that."""
+        room = self._room(git)
+        try:
+            git.run(*self._promised(), *_FETCH, *self._filter(), "--", _NAME, *refspecs,
+                    git_dir=self._folder, deadline_seconds=deadline_seconds, file_bytes=room)  # fmt: skip
+        except GitFailed as failure:
+            if failure.timed_out:
+                raise
+            if self._is_cut_off(room):
+                raise GitFailed(
+                    f"sends more than the {room // 1024**2} MiB that its mirror may still grow"
+                ) from None
+            if not self._filters or "filter" not in failure.text:
+                raise
+            self._filters = False
+            self._fetch(git, refspecs, deadline_seconds)
+
+    def _filter(self) -> Sequence[str]:
+        return (f"--filter={_FILTER}",) if self._filters else ("--no-filter",)
+
+    def _promised(self) -> Sequence[str]:
+        """Settings for commands that have to know that files may be missing. For all others nothing can fetch them."""
+        settings = {"url": self._remote.address}
+        if self._remote.path is None:
+            settings |= {"promisor": "true", "partialCloneFilter": _FILTER}
+        return [word for key, value in settings.items() for word in ("-c", f"remote.{_NAME}.{key}={value}")]
+
+    def _room(self, git: GitCommand) -> int:
+        """How many bytes a fetch may bring. GitFailed: the mirror is full, SourceUnavailable: the disk is."""
+        free = shutil.disk_usage(self._folder).free - _KEPT_FREE_BYTES
+        if free <= 0:
+            raise SourceUnavailable(
+                f"less than {_KEPT_FREE_BYTES // 1024**2} MiB are free on the disk of {self._folder}"
+            )
+        used = sum(pack.stat().st_size for pack in self._folder.glob("objects/pack/*"))
+        left = git.limits.mirror_bytes - used
+        if left <= 0:
+            raise GitFailed(f"its mirror has {used // 1024**2} MiB, which is as large as it may grow")
+        return min(left, free)
+
+    def _is_cut_off(self, room: int) -> bool:
+        """Whether a pack came up to *room*, where the kernel ended whoever wrote it: git itself does not say why."""
+        sizes = (pack.stat().st_size for pack in self._folder.glob("objects/pack/tmp_*"))
+        return max(sizes, default=0) > room - _LIMIT_UNIT_BYTES
 
     def _followed(self, git: GitCommand) -> Commit:
         with suppress(OSError):
@@ -217,10 +291,11 @@ class GitMirror:
         return False
 
     def _pack(self, git: GitCommand) -> None:
+        """Joins packs; where files may be missing only all of them, since git then keeps those apart."""
+        which = ("--geometric=2",) if self._remote.path is not None else ("-a",)
         with suppress(GitFailed):
-            git.run(
-                "repack", "-d", "-q", "--geometric=2", git_dir=self._folder, deadline_seconds=_PACK_SECONDS
-            )
+            git.run(*self._promised(), "repack", "-d", "-q", *which,
+                    git_dir=self._folder, deadline_seconds=_PACK_SECONDS)  # fmt: skip
 
 
 def fetch_alone(

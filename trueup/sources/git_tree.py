@@ -24,6 +24,7 @@ from trueup.sources.snapshot import (
 LIST_ARGUMENTS: Final = ("ls-tree", "-r", "-z", "-l", "--full-tree")
 _LINK: Final = "120000"
 _SUBMODULE: Final = "160000"
+_NOT_HERE: Final = "BAD"
 _MAX_LINKS: Final = 40
 _MAX_LINK_BYTES: Final = 4096
 _MAX_DEPTH: Final = 64
@@ -33,7 +34,7 @@ ReadBlob = Callable[[str], bytes]
 
 
 class Blob(NamedTuple):
-    """An entry that is no folder. *size_bytes* is 0 for a submodule."""
+    """An entry that is no folder. *size_bytes* is 0 for a submodule, and too many for what the mirror left out."""
 
     mode: str
     id: str
@@ -68,8 +69,14 @@ def read_tree(listing: bytes) -> Folder:
             inner = folder.setdefault(part, {})
             if isinstance(inner, dict):
                 folder = inner
-        folder[last] = Blob(mode, blob_id, int(size) if size.isdigit() else 0)
+        folder[last] = Blob(mode, blob_id, _size(size))
     return top
+
+
+def _size(text: str) -> int:
+    if text == _NOT_HERE:
+        return MAX_FILE_BYTES + 1
+    return int(text) if text.isdigit() else 0
 
 
 def files_of(tree: Folder, roots: Sequence[str], read: ReadBlob) -> GitFiles:
