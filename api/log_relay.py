@@ -84,6 +84,11 @@ class LogRelay:
         self._wanted_at: dict[NodeId, float] = {}
         self._closed = False
 
+    @property
+    def listening(self) -> int:
+        """How many agents listen now."""
+        return len(self._listeners)
+
     @contextmanager
     def output(
         self, node: Node, allocation_id: AllocationId, params: Mapping[str, str]
@@ -217,7 +222,7 @@ class LogRelay:
                 left = deadline - self._clock.monotonic()
                 if self._closed or left <= 0:
                     raise LogsUnavailable(HTTPStatus.GATEWAY_TIMEOUT, _not_begun(order, patience))
-                order.changed.wait(left)
+                order.changed.wait(min(left, _LOOK_SECONDS))
             if order.refusal is not None:
                 raise order.refusal
 
