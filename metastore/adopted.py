@@ -1,7 +1,8 @@
 """What was taken over from agents before its job was known: given its room once it is, or ended if nobody wants it.
 
 The reconciler evaluates jobs that git has or had; an adopted allocation of any other job is nobody's. It runs on for a
-grace after a revision was applied, in which a mistaken revision can be put right, and is stopped then.
+grace after a revision was applied, in which a mistaken revision can be put right, and is stopped then. While documents
+have errors it runs on, for its job may be in one of them: an error is never an absence.
 """
 
 from datetime import datetime
@@ -54,6 +55,8 @@ class Adopted:
                 elif held.job in tx.state.jobs:
                     tx.put_allocation(sized(held, tx.state))
                     settled.append(allocation_id)
+                elif tx.state.errors:
+                    self._unwanted_since.pop(held.id, None)
                 elif now - self._unwanted_since.setdefault(held.id, now) >= UNWANTED_GRACE_SECONDS:
                     _end(tx, held, wall)
                     settled.append(allocation_id)

@@ -26,6 +26,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A revision beside what was last applied.
 
     *wanted* are all jobs as they would be wanted, *nodes* those that its Node documents change, as they would be.
+    *unknown* are jobs of adopted allocations that may be in documents nobody can read: nothing of them ends.
     """
 
     state: ClusterState
@@ -35,13 +36,14 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     removed_policies: tuple[str, ...]
     settings: ClusterSettings
     now: datetime
+    unknown: frozenset[str] = frozenset()
 
 
 def ended_by(loss: Loss) -> list[Allocation]:
     """All wanted allocations that would end without a replacement, also those that have failed or are lost."""
     by_group: dict[tuple[str, str], list[Allocation]] = {}
     for held in list(loss.state.allocations.values()):
-        if held.is_wanted:
+        if held.is_wanted and held.job not in loss.unknown:
             by_group.setdefault((held.job, held.group), []).append(held)
     found: list[Allocation] = []
     for (job_name, group_name), held_ones in sorted(by_group.items()):

@@ -2,7 +2,7 @@
 
 The contract's rule: it would end, without a replacement, at least 3 running allocations, more than half of all, of
 at least two jobs; or remove, suspend or empty a protected job; or leave no job of the last applied revision; or
-remove more than half of at least 3 Node documents.
+remove more than half of at least 3 Node documents. A first revision is compared with what was adopted.
 """
 
 from reconciler.ending import Loss, ended_by
@@ -72,6 +72,11 @@ def _version(loss: Loss, job: str) -> int:
 
 def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
     applied = _applied_jobs(loss)
+    if not applied and loss.state.revision is None:
+        adopted = sorted({held.job for held in list(loss.state.allocations.values()) if held.is_wanted})
+        if not adopted or any(name in loss.wanted or name in loss.unknown for name in adopted):
+            return None
+        return f"no job of what was adopted would remain ({', '.join(adopted[:5])})"
     if not applied or len(gone) < len(applied):
         return None
     return f"no job of the last applied revision would remain ({', '.join(gone[:5])})"

@@ -115,6 +115,7 @@ def register(
             removed_policies=dropped,
             settings=settings,
             now=now,
+            unknown=jobs.unknown(),
         )
     )
     if held is not None:
@@ -311,6 +312,14 @@ class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             if commit is not None and commit.id not in seen:
                 seen.add(commit.id)
                 yield commit
+
+    def unknown(self) -> frozenset[str]:
+        """Jobs of adopted allocations that no record is of, and whose document may be one that nobody can read."""
+        names = {held.job for held in list(self.state.allocations.values()) if held.is_wanted}
+        absent = {name for name in names if name not in self.state.jobs and name not in self.desired.jobs}
+        if not self.desired.unreadable_files:
+            absent &= {one.name for one in self.desired.invalid if one.kind == "Job"}
+        return frozenset(absent)
 
     def _kept_absent(self) -> frozenset[str]:
         """Jobs whose valid document is absent, but whose absence proves nothing.

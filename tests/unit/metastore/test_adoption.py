@@ -10,6 +10,7 @@ from metastore.membership import Membership, MembershipSettings
 from metastore.store import SqlStore
 from tests.builders import CountingIds, a_job, a_record, a_version, an_allocation
 from tests.unit.metastore.talking import NODE, HandClock, Talker, a_holding, event_types, place
+from trueup.models.errors import SpecError
 from trueup.models.evaluation import Event
 from trueup.models.fit import allocated_resources
 from trueup.models.ids import RevisionId
@@ -184,6 +185,34 @@ def test_what_no_job_of_the_revision_wants_is_stopped_after_a_grace(
     (held,) = store.state.allocations.values()
     assert (held.desired_status, held.reason) == ("stop", "job removed")
     assert [(entry.allocation_id, entry.kind) for entry in store.outbox()] == [(held.id, "stop")]
+
+
+def test_while_documents_have_errors_nothing_that_was_adopted_is_stopped(
+    store: SqlStore, clock: HandClock
+) -> None:
+    """Its job may be in the one that cannot be read. The grace begins once they are without."""
+    membership = new(store, clock)
+    talker = Talker(membership)
+    talker.join(allocations=(a_holding(an_allocation()),), **EARLIER)
+    listen(membership, clock, talker)
+    apply_revision(store, a_job("another"))
+    with store.transaction() as tx:
+        tx.set_errors((SpecError(file="web.yaml", message="cannot be parsed"),))
+    for _ in range(100):
+        membership.step()
+        clock.move(seconds=1)
+        talker.beat()
+    (held,) = store.state.allocations.values()
+    assert held.is_wanted
+    with store.transaction() as tx:
+        tx.set_errors(())
+    for seconds, wanted in ((50, True), (15, False)):
+        for _ in range(seconds):
+            membership.step()
+            clock.move(seconds=1)
+            talker.beat()
+        (held,) = store.state.allocations.values()
+        assert held.is_wanted is wanted
 
 
 @pytest.mark.parametrize(

@@ -182,3 +182,23 @@ def test_the_digest_names_the_nodes_that_a_system_job_leaves() -> None:
         assert held.reason == "6 of 8 running allocations of 2 jobs would end"
         confirms.append(held.confirm)
     assert confirms[0] != confirms[1]
+
+
+def adopted(*jobs: Job) -> PureCluster:
+    """What runs of jobs, taken over by a store that knows of no revision."""
+    cluster = running(*jobs)
+    cluster.state.revision = None
+    cluster.state.jobs.clear()
+    cluster.state.versions.clear()
+    return cluster
+
+
+def test_a_lost_store_takes_no_error_for_an_absence() -> None:
+    """What was adopted may be in the document that is invalid, or in the file that cannot be parsed."""
+    jobs = [a_job(name, count=2) for name in ("a", "b", "c")]
+    invalid = tuple(InvalidDocument(kind="Job", name=name, file="x.yaml") for name in ("a", "b"))
+    assert adopted(*jobs).apply(a_desired(jobs[2])).held is not None
+    assert adopted(*jobs).apply(a_desired(jobs[2], invalid=invalid)).held is None
+    assert adopted(*jobs).apply(a_desired(jobs[2], invalid=invalid[:1])).held is None, "2 of 6"
+    assert adopted(*jobs).apply(a_desired(unreadable_files=("x.yaml",))).held is None
+    assert adopted(*jobs).apply(a_desired(a_job("other"))).held is not None
