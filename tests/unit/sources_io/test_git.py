@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import shutil
+import subprocess
+import zlib
 from datetime import timedelta
 from pathlib import Path
 
@@ -393,6 +395,78 @@ def test_broken_mirror_is_fetched_anew(
     assert failures == 2
 
 
+def test_file_that_is_damaged_in_the_mirror_is_fetched_anew(
+    repo: Repo, source: TreeSpecSource, data: Path, clock: ManualClock
+) -> None:
+    """That it can be seen by reading alone makes the waits no shorter."""
+    repo.commit({"a.yaml": job_text("a"), "b.yaml": job_text("b")})
+    source.read(None)
+    mirror = mirror_of(data)
+    for pack in list(mirror.glob("objects/pack/*.pack")):
+        away = pack.rename(data / pack.name)
+        for file in mirror.glob("objects/pack/*"):
+            file.unlink()
+        subprocess.run(
+            ["git", f"--git-dir={mirror}", "unpack-objects", "-q"], input=away.read_bytes(), check=True
+        )
+    blob = repo.git("rev-parse", "HEAD:a.yaml")
+    loose = mirror / "objects" / blob[:2] / blob[2:]
+    content = zlib.decompress(loose.read_bytes())
+    loose.chmod(0o600)
+    loose.write_bytes(zlib.compress(content.replace(b"sleep", b"sheep")))
+    restarted = follow(repo.path, data, clock)
+    for wait in (15, 30):
+        with pytest.raises(SourceUnavailable, match=rf"{blob} is damaged|corrupt|git ended"):
+            restarted.read(None)
+        assert restarted.next_look is not None
+        assert timedelta(seconds=wait / 2) <= restarted.next_look - clock.now() <= timedelta(seconds=wait)
+        clock.seconds += wait
+    assert sorted(restarted.read(None).jobs) == ["a", "b"]
+    assert restarted.next_look == clock.now() + timedelta(seconds=15)
+
+
+def test_leftovers_of_a_killed_git_go(
+    repo: Repo, source: TreeSpecSource, data: Path, clock: ManualClock
+) -> None:
+    repo.commit({"a.yaml": job_text("a")})
+    source.read(None)
+    mirror = mirror_of(data)
+    (pack,) = mirror.glob("objects/pack/*.pack")
+    lefts = [
+        mirror / "config.lock",
+        mirror / "packed-refs.lock",
+        mirror / "packed-refs.new",
+        mirror / "shallow.lock",
+        mirror / "refs/trueup/followed.lock",
+        mirror / "objects/tmp_objdir-incoming-x/pack/tmp_pack_1",
+        mirror / "objects/pack/tmp_pack_x",
+        mirror / "objects/pack/.tmp-1-pack-x.pack",
+        mirror / "objects/ab/tmp_obj_x",
+        pack.with_suffix(".keep"),
+    ]
+    for left in lefts:
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_text("")
+    newer = repo.commit({"a.yaml": job_text("a", "2")})
+    assert follow(repo.path, data, clock).read(None).commit.id == newer
+    assert [left for left in lefts if left.exists()] == []
+
+
+def test_tree_that_unfolds_without_end_is_refused(repo: Repo, data: Path, clock: ManualClock) -> None:
+    """Ten folders that are each the same ten, ten deep: a few objects, ten thousand million files."""
+    blob = repo.git("hash-object", "-w", "-t", "blob", "/dev/null")
+    entry, kind = blob, "100644 blob"
+    for _ in range(10):
+        lines = "".join(f"{kind} {entry}\tf{number}.yaml\n" for number in range(10))
+        made = subprocess.run(
+            ["git", "mktree"], cwd=repo.path, input=lines.encode(), capture_output=True, check=True
+        )
+        entry, kind = made.stdout.decode().strip(), "040000 tree"
+    repo.git("update-ref", "refs/heads/main", repo.git("commit-tree", "-m", "bomb", entry))
+    with pytest.raises(SourceUnavailable, match="holds more than 20000 files"):
+        follow(repo.path, data, clock).read(None)
+
+
 def test_blob_is_checked_against_its_id() -> None:
     content = b"kind: Job\n"
     blob = hashlib.sha1(b"blob 10\0" + content, usedforsecurity=False).hexdigest()
@@ -431,7 +505,8 @@ def test_local_settings_run_nothing(repo: Repo, data: Path, clock: ManualClock, 
     for name in (
         "core.fsmonitor", "core.sshCommand", "core.pager", "filter.evil.smudge", "filter.evil.clean",
         "diff.evil.textconv", "diff.external", "uploadpack.packObjectsHook", "core.alternateRefsCommand",
-        "gpg.program", "credential.helper",
+        "gpg.program", "credential.helper", "core.gitProxy", "core.askPass", "sequence.editor", "merge.evil.driver",
+        "filter.evil.process", "remote.trueup.uploadpack", "remote.trueup.vcs", "alias.fetch", "gc.recentObjectsHook",
     ):  # fmt: skip
         repo.git("config", name, str(script))
     for hook in ("post-checkout", "reference-transaction", "pre-receive", "post-upload-pack"):
