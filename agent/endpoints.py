@@ -27,7 +27,7 @@ from trueup.models.allocation import Allocation
 from trueup.models.codec import from_json, to_json
 from trueup.models.ids import AllocationId
 from trueup.models.wire import Assignment, StopOrder
-from trueup.serving import PEER_GONE
+from trueup.serving import PATIENCE, PEER_GONE
 
 _ROUTES: Final = Map(
     [
@@ -46,6 +46,12 @@ WRITE_SECONDS: Final = 4.0
 """How long a push waits for its being written: less than its sender does."""
 FOLLOWERS: Final = 16
 """How many logs are followed at once at most: each costs a thread."""
+READERS: Final = 16
+"""How many are read side by side without being followed: a reader may be slow."""
+READER_SECONDS: Final = 2.0
+"""How long one more waits for its turn."""
+PAGE_SECONDS: Final = 600.0
+"""How long a reader may take for the next part."""
 
 
 class Pushes(Orders, Protocol):
@@ -79,6 +85,7 @@ class AgentApp:
         self._output = TaskOutput(
             deps.allocations, deps.logs, stopping=deps.stopping.is_set, wait=deps.stopping.wait
         )
+        self._readers = threading.BoundedSemaphore(READERS)
         self._followers = threading.BoundedSemaphore(FOLLOWERS)
         self._handlers: Mapping[str, Callable[[Request, Mapping[str, str]], Response]] = {
             "healthz": self._healthz,
@@ -179,15 +186,20 @@ class AgentApp:
         except BadLogRequest as error:
             raise _Problem(HTTPStatus(error.status), str(error)) from error
         gone: Callable[[], bool] = request.environ.get(PEER_GONE, lambda: False)
+        patience: Callable[[float], None] = request.environ.get(PATIENCE, lambda _seconds: None)
+        places = self._followers if asked.follow else self._readers
+        if not places.acquire(timeout=0 if asked.follow else READER_SECONDS):
+            raise _Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{FOLLOWERS} logs are followed here already; try again later"
+                if asked.follow
+                else f"{READERS} logs are read here already; try again later",
+            )
+        # The control plane reads no faster than whoever reads there.
+        patience(PAGE_SECONDS)
         chunks = self._output.open(allocation_id, asked, gone)
         response = Response(chunks, content_type="text/plain; charset=utf-8")
-        if asked.follow:
-            if not self._followers.acquire(blocking=False):
-                raise _Problem(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"{FOLLOWERS} logs are followed here already; try again later",
-                )
-            response.call_on_close(self._followers.release)
+        response.call_on_close(places.release)
         return response
 
     def _found(self, values: Mapping[str, str]) -> Allocation:

@@ -36,7 +36,7 @@ from agent.doors import (
     Workers,
 )
 from agent.drivers.identity import folder_mark, machine_mark, read_boot_id, read_machine_id
-from agent.endpoints import FOLLOWERS, AgentApp, EndpointDeps
+from agent.endpoints import FOLLOWERS, READERS, AgentApp, EndpointDeps
 from agent.environment import NodeFacts, VolumePolicy
 from agent.fingerprint import Identification, Reserve, SystemMachine, address_of_machine
 from agent.folder_room import Bounds
@@ -431,7 +431,7 @@ class _Endpoint:
             )
         )
         server = HttpServer(
-            app, self._settings.bind, stopping=stopping, watch_cap=FOLLOWERS, tls=self._settings.tls
+            app, self._settings.bind, stopping=stopping, watch_cap=FOLLOWERS + READERS, tls=self._settings.tls
         )
         server.start()
         self._server = server

@@ -13,6 +13,7 @@ from api.paging import Page, page_of
 from api.problems import Problem, bad_request, not_found
 from api.routing import PAGING, Answer, Parameter, Route, by_job, by_node, by_revision, by_status
 from api.views.allocation import AllocationView
+from api.waiting import MAX_WAIT
 from trueup.models.allocation import Allocation, ClientStatus
 from trueup.models.ids import AllocationId
 from trueup.models.state_document import allocation_document
@@ -21,6 +22,7 @@ from trueup.models.units import format_duration
 CLIENT_STATUSES: Final[tuple[str, ...]] = get_args(ClientStatus)
 _STREAMS: Final = ("stdout", "stderr")
 _LOGS_TYPE: Final = "text/plain; charset=utf-8"
+_PAGE_SECONDS: Final = MAX_WAIT.total_seconds()
 
 
 def matching(ask: Ask, allocations: Iterable[Allocation]) -> Iterator[Allocation]:
@@ -73,6 +75,8 @@ def show_logs(ask: Ask, id: str) -> Answer:  # noqa: A002 - the path's variable 
             busy = error.status == HTTPStatus.SERVICE_UNAVAILABLE
             raise Problem(error.status, error.detail, **({"retry_after": "5"} if busy else {})) from error
         opened = opening.pop_all()
+    # Who reads in a pager takes minutes from one page to the next.
+    ask.patience(_PAGE_SECONDS)
     response = Response(_relay(ask, chunks), content_type=_LOGS_TYPE)
     # Not in a finally of the generator: it does not run when the generator was never begun.
     response.call_on_close(opened.close)

@@ -13,6 +13,7 @@ from api.problems import bad_request
 from api.shared import Shared
 from trueup.models.state import ClusterState
 from trueup.models.units import parse_duration
+from trueup.serving import PATIENCE, PEER_GONE
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
@@ -48,7 +49,13 @@ class Ask:
     @property
     def peer_gone(self) -> Callable[[], bool]:
         """Tells whether the client hung up; always False where the server cannot tell."""
-        found: Callable[[], bool] = self.request.environ.get("trueup.peer_gone", lambda: False)
+        found: Callable[[], bool] = self.request.environ.get(PEER_GONE, lambda: False)
+        return found
+
+    @property
+    def patience(self) -> Callable[[float], None]:
+        """Says how many seconds the client may take to read the next part of the answer."""
+        found: Callable[[float], None] = self.request.environ.get(PATIENCE, lambda _seconds: None)
         return found
 
     def text(self, name: str) -> str | None:

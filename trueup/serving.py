@@ -1,6 +1,6 @@
 """Serves a WSGI app over HTTP or TLS inside this process: control plane and agent alike, on cheroot.
 
-Seven things cheroot does not do by itself, each the answer to a measured fault:
+Eight things cheroot does not do by itself, each the answer to a measured fault:
 - A connection waits in the selector until its first byte is there, and TLS handshakes happen in a worker. As
   shipped, cheroot hands a new connection to a worker at once and shakes hands in the accept loop: some silent
   peers then stop every other client.
@@ -10,6 +10,7 @@ Seven things cheroot does not do by itself, each the answer to a measured fault:
 - A refused request's body is thrown away piece by piece, not read into memory.
 - A stream's status and headers are sent when the app has made them, not with its first words.
 - A parked handler can ask whether its client is still there (`PEER_GONE`).
+- What a person reads page by page is not broken off when that takes longer than a write may (`PATIENCE`).
 - Whatever peers do wrong goes to a logger at debug, never to stderr.
 """
 
@@ -45,6 +46,10 @@ _DISCARD_BYTES: Final = 64 * 1024
 
 PEER_GONE: Final = "trueup.peer_gone"
 """Key of the environ: a `Callable[[], bool]` that tells whether the client hung up."""
+
+PATIENCE: Final = "trueup.patience"
+"""Key of the environ: a `Callable[[float], None]` that says how many seconds the client may take to read the next part
+of this answer. Only for handlers of which there are no more than `watch_cap`."""
 
 _log = logging.getLogger(__name__)
 
@@ -232,11 +237,20 @@ class _Gateway(Gateway_10):
     """Lets a parked handler ask whether anyone still listens: WSGI itself notices only at the next write."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # the stub's base says None
-        """The usual environ, and `PEER_GONE`."""
+        """The usual environ, `PEER_GONE` and `PATIENCE`."""
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         connection = self.req.conn.socket
         environ[PEER_GONE] = lambda: _is_shut(connection)
+        environ[PATIENCE] = connection.settimeout
         return environ
+
+    def respond(self) -> None:
+        """Answers; the next request on the connection has the usual time."""
+        try:
+            super().respond()
+        finally:
+            with contextlib.suppress(OSError):
+                self.req.conn.socket.settimeout(IO_SECONDS)
 
 
 class _LazyTls(BuiltinSSLAdapter):

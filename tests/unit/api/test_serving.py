@@ -15,7 +15,7 @@ import pytest
 import requests
 import trustme
 
-from trueup.serving import PEER_GONE, SPARE_THREADS, CannotServe, HttpServer, TlsFiles
+from trueup.serving import PATIENCE, PEER_GONE, SPARE_THREADS, CannotServe, HttpServer, TlsFiles
 
 
 def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -280,3 +280,35 @@ def until(condition: Callable[[], bool], seconds: float = 5) -> bool:
         if condition():
             return True
     return False
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+def test_a_reader_that_pauses_is_waited_for_where_the_app_says_so(
+    monkeypatch: pytest.MonkeyPatch, is_patient: bool
+) -> None:
+    """A write that finds no reader in time ends the answer, unless the app has more patience."""
+    monkeypatch.setattr("trueup.serving.IO_SECONDS", 0.2)
+    ended = threading.Event()
+    part = b"x" * 2**20
+
+    def output(patience: Callable[[float], None]) -> Iterator[bytes]:
+        if is_patient:
+            patience(60)
+        try:
+            for _ in range(32):
+                yield part
+        finally:
+            ended.set()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return output(environ[PATIENCE])
+
+    with serving(app) as server, requests.get(server.url, stream=True, timeout=30) as answer:
+        # Far longer than a write may take; what matters is that nobody reads meanwhile.
+        assert ended.wait(1 if is_patient else 30) is not is_patient
+        if is_patient:
+            assert sum(len(chunk) for chunk in answer.iter_content(2**16)) == 32 * len(part)
+        else:
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                list(answer.iter_content(2**16))
