@@ -257,9 +257,13 @@ class Secrets(Protocol):
         """The value of one secret; SecretMissing if the node has none of that name, or cannot read it."""
         ...
 
+    def decrypted(self, ciphertext: str) -> str:
+        """What was encrypted with age to this node's key; SecretMissing if it was not, or the node has no key."""
+        ...
+
 
 class SecretMissing(Exception):
-    """The node has no secret of that name. Says the name and where it was looked for, never a value."""
+    """The node has no such secret, or cannot decrypt it. Says the name and where it was looked for, never a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ The contract's section 1 (runtime variables) is the source. Values of secrets en
 driver or the task's folder gets; no error says one.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -122,11 +123,7 @@ def without_secrets(text: str, task: Task, secrets: Secrets) -> str:
 
     It goes into events, and no secret's value leaves its node.
     """
-    for name in sorted(_secrets_of(task)):
-        try:
-            value = secrets.value(name)
-        except SecretMissing:
-            continue
+    for value in _values_of(task, secrets):
         for line in value.splitlines():
             if len(line.strip()) >= _SHORTEST_SECRET:
                 text = text.replace(line.strip(), "(secret)")
@@ -174,8 +171,24 @@ def address_text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _values_of(task: Task, secrets: Secrets) -> Iterator[str]:
+    """The values of all secrets of a task that can be read now."""
+    for name in sorted(_secrets_of(task)):
+        with contextlib.suppress(SecretMissing):
+            yield secrets.value(name)
+    for ciphertext in _encrypted_in(task):
+        with contextlib.suppress(SecretMissing):
+            yield secrets.decrypted(ciphertext)
+
+
+def _encrypted_in(task: Task) -> Iterator[str]:
+    yield from (value.age for value in task.env.values() if isinstance(value, SecretValue) and value.age)
+    yield from (one.age for one in task.files if one.age is not None)
+    yield from _named_in(asdict(task.config), "age")
+
+
 def _secrets_of(task: Task) -> set[str]:
-    found = {value.secret for value in task.env.values() if isinstance(value, SecretValue)}
+    found = {value.secret for value in task.env.values() if isinstance(value, SecretValue) and value.secret}
     found |= {one.secret for one in task.files if one.secret is not None}
     texts = [value for value in task.env.values() if isinstance(value, str)]
     texts += [one.source for one in task.artifacts]
@@ -185,7 +198,7 @@ def _secrets_of(task: Task) -> set[str]:
         for piece in split_variables(text):
             if not isinstance(piece, str) and piece.name.startswith(SECRET_PREFIX):
                 found.add(piece.name.removeprefix(SECRET_PREFIX))
-    return found | set(_named_in(config))
+    return found | set(_named_in(config, "secret"))
 
 
 def _texts_in(value: object) -> Iterator[str]:
@@ -200,17 +213,17 @@ def _texts_in(value: object) -> Iterator[str]:
             yield from _texts_in(held)
 
 
-def _named_in(value: object) -> Iterator[str]:
-    """The names in `{secret: NAME}`, anywhere in plain data."""
+def _named_in(value: object, kind: str) -> Iterator[str]:
+    """The texts in `{secret: NAME}`, or another *kind* of reference, anywhere in plain data."""
     if isinstance(value, Mapping):
-        name = value.get("secret")
-        if value.keys() == {"secret"} and isinstance(name, str):
+        name = value.get(kind)
+        if value.keys() == {kind} and isinstance(name, str):
             yield name
         for held in value.values():
-            yield from _named_in(held)
+            yield from _named_in(held, kind)
     elif isinstance(value, list | tuple):
         for held in value:
-            yield from _named_in(held)
+            yield from _named_in(held, kind)
 
 
 class _Values:
@@ -222,6 +235,12 @@ class _Values:
 
     def secret(self, name: str) -> str:
         return self._secrets.value(name)
+
+    def decrypted(self, ciphertext: str, where: str) -> str:
+        try:
+            return self._secrets.decrypted(ciphertext)
+        except SecretMissing as error:
+            raise SecretMissing(f"{where}: {error}") from None
 
     def strict(self, text: str, where: str) -> str:
         """*text* with every variable put in; NotStartable names one that is unknown."""
@@ -255,7 +274,9 @@ def _environment(task: Task, put_in: _Values, account: Account | None) -> dict[s
         found = {"PATH": PATH, "HOME": account.home, "USER": account.name, "LANG": "C.UTF-8"}
     found |= {ENVIRONMENT_PREFIX + name: value for name, value in put_in.variables.items()}
     for name, value in task.env.items():
-        if isinstance(value, SecretValue):
+        if isinstance(value, SecretValue) and value.age:
+            found[name] = put_in.decrypted(value.age, f"env.{name}")
+        elif isinstance(value, SecretValue):
             found[name] = put_in.secret(value.secret)
         else:
             found[name] = put_in.strict(value, f"env.{name}")
@@ -277,6 +298,8 @@ def _with_values(value: Any, where: str, put_in: _Values) -> Any:  # noqa: ANN40
     if isinstance(value, Mapping):
         if value.keys() == {"secret"} and isinstance(value["secret"], str):
             return put_in.secret(value["secret"])
+        if value.keys() == {"age"} and isinstance(value["age"], str):
+            return put_in.decrypted(value["age"], where)
         return {name: _with_values(held, f"{where}.{name}", put_in) for name, held in value.items()}
     return value
 
@@ -291,6 +314,9 @@ def _file(one: TaskFile, put_in: _Values, services: Lists) -> FileContent:
         return FileContent(path=path, content=content_of(one, services), mode=mode)
     if one.secret is not None:
         return FileContent(path=one.path, content=put_in.secret(one.secret), mode=0o600)
+    if one.age is not None:
+        content = put_in.decrypted(one.age, f"files: {one.path}")
+        return FileContent(path=one.path, content=content, mode=0o600)
     if one.content is None:
         raise NotStartable(f"files: {one.path}: its content did not come with the assignment")
     if any(

@@ -18,6 +18,7 @@ import psutil
 import structlog
 from msgspec.structs import replace
 
+from agent.age_key import RECIPIENT
 from agent.doors import Driver, Secrets, Workers
 from agent.drivers.cgroup import version_of_machine
 from agent.heartbeat import Facts
@@ -76,6 +77,7 @@ class SystemMachine:
         data: Path,
         artifacts: ArtifactPolicy,
         secret_policy: SecretPolicy,
+        age_recipient: str,
         endpoint: Callable[[], str],
         use: Callable[[], NodeUse | None],
     ) -> None:
@@ -91,6 +93,8 @@ class SystemMachine:
         self._told_of_artifacts = told_of_artifacts(artifacts)
         self._resources = resources_of(identification)
         self._attributes = attributes_of_machine(data)
+        if age_recipient:
+            self._attributes[RECIPIENT] = age_recipient
         self._lock = threading.Lock()
         self._states: dict[str, DriverState] = {}
         self._asked_at = clock.monotonic()

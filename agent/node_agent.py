@@ -14,7 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+from agent import age_key
 from agent.accounts import SystemAccounts
+from agent.age_key import open_age_key
 from agent.artifacts.cache import ArtifactCache
 from agent.artifacts.placing import PlacedArtifacts
 from agent.artifacts.sources import ArtifactSources
@@ -103,6 +105,7 @@ class AgentSettings:
     cluster_token: Callable[[], str | None] = lambda: None
     machine_id: Callable[[], str] = read_machine_id
     secrets: Path | None = None
+    age_key_file: Path | None = None
     secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
     volumes: Mapping[str, VolumePolicy] = field(default_factory=dict)
     artifacts: ArtifactPolicy = field(default_factory=ArtifactPolicy)
@@ -207,7 +210,7 @@ class NodeAgent:
     ) -> "NodeAgent":
         """The real agent of a data folder, with its endpoints served from here on.
 
-        FolderInUse where another agent runs in that folder, JournalUnusable, CannotServe.
+        FolderInUse where another agent runs in that folder, JournalUnusable, AgeKeyUnusable, CannotServe.
         """
         return _build(settings, drivers, clock, ids)
 
@@ -304,7 +307,10 @@ def _build(
         )
         for hook in hooks:
             opened.callback(hook)
-        secrets = SecretsFolder(settings.secrets)
+        age = open_age_key(
+            settings.age_key_file or settings.data / age_key.FILE, is_wanted=settings.age_key_file is not None
+        )
+        secrets = SecretsFolder(settings.secrets, age)
         folders = DiskFolders(settings.data / "allocations")
         meter = MachineMeter(settings.data)
         sampler = UseSampler(meter, workers.of(""), clock)
@@ -313,6 +319,7 @@ def _build(
             drivers=drivers,
             secrets=secrets,
             secret_policy=settings.secret_policy,
+            age_recipient="" if age is None else age.recipient,
             workers=workers.of(""),
             clock=clock,
             data=settings.data,

@@ -50,3 +50,7 @@ class SecretsOfJob:
                 f"secrets.{name} in the agent's options file"
             )
         return self._secrets.value(name)
+
+    def decrypted(self, ciphertext: str) -> str:
+        """What was encrypted with age to this node's key; who may use that, the reviewers of the specs decide."""
+        return self._secrets.decrypted(ciphertext)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from agent.age_key import EXTRA, AgeKey
 from agent.doors import SecretMissing
 
 MAX_SECRET_BYTES: Final = 1024**2
@@ -17,10 +18,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 
 
 class SecretsFolder:
-    """Secrets of *folder*; None: this node has none."""
+    """Secrets of *folder*, and what was encrypted to *age*; None: this node has none, or no key."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, age: AgeKey | None = None) -> None:
         self._folder = None if folder is None else folder.absolute()
+        self._age = age
 
     def names(self) -> Sequence[str]:
         """Names of all secrets, sorted; none where the folder cannot be read."""
@@ -53,3 +55,9 @@ class SecretsFolder:
             raise SecretMissing(f"secret {name} is missing: {path}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise SecretMissing(f"secret {name} cannot be used: {path} is no UTF-8 text") from None
+
+    def decrypted(self, ciphertext: str) -> str:
+        """What was encrypted with age to this node's key. SecretMissing."""
+        if self._age is None:
+            raise SecretMissing(f"this node has no age key: {EXTRA} there, and start its agent again")
+        return self._age.decrypt(ciphertext)

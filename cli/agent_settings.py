@@ -60,6 +60,7 @@ class AgentSettings:
     gc_max_bytes: Bytes | None
     advertise: str
     secrets: Path | None
+    age_key_file: Path | None
     enable_process: bool
     policy: Mapping[str, Any] = field(default_factory=dict)
     data: Path
@@ -182,6 +183,13 @@ _NODE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     click.option(
         "--secrets", type=_DIR, metavar="DIR", help="A folder with the secrets tasks may use, one a file."
+    ),
+    click.option(
+        "--age-key-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="The node's key for secrets that are encrypted with age, made if absent.  [default: age.key in the "
+        "agent's data folder]",
     ),
 )
 _AGENT_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
@@ -318,6 +326,7 @@ def _node(own: Mapping[str, Any]) -> dict[str, Any]:
         "gc_max_bytes": own["gc_max_size"],
         "advertise": own["advertise"],
         "secrets": own["secrets"],
+        "age_key_file": own["age_key_file"],
     }
 
 

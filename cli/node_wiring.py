@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agent.age_key import AgeKeyUnusable
 from agent.drivers.docker_driver import DockerDriver
 from agent.drivers.docker_engine import engine_address
 from agent.drivers.docker_owner import Owner, agent_tag
@@ -15,6 +16,7 @@ from agent.folder_room import Bounds
 from agent.node_agent import AgentSettings as NodeAgentSettings
 from agent.node_agent import DriverFactory, NodeAgent
 from cli.agent_settings import AgentSettings
+from cli.failures import Failed
 from cli.policy import NodePolicies, node_policies
 from cli.system import RandomIds, SystemClock
 from cli.threads import STOP_SECONDS, LoopThreads
@@ -36,7 +38,12 @@ class Agent:
             settings.policy, enable_process=settings.enable_process, allow_root=is_up
         )
         self._threads = LoopThreads(SystemClock(), longest_pause_seconds=LONGEST_PAUSE_SECONDS)
-        self.node = build_node_agent(_node_settings(settings, self._policies, cluster_token), self._policies)
+        try:
+            self.node = build_node_agent(
+                _node_settings(settings, self._policies, cluster_token), self._policies
+            )
+        except AgeKeyUnusable as error:
+            raise Failed(str(error)) from error
         self.node.connect({name: self._threads.add(name, loop) for name, loop in self.node.loops})
 
     @property
@@ -108,6 +115,7 @@ def _node_settings(
         advertise=settings.advertise,
         cluster_token=cluster_token,
         secrets=settings.secrets,
+        age_key_file=settings.age_key_file,
         secret_policy=policies.secrets,
         volumes=policies.volumes,
         artifacts=policies.artifacts,

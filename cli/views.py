@@ -194,6 +194,7 @@ class NodeView(Model, frozen=True, kw_only=True):
     drain: DrainView | None = None
     resources: NodeResourcesView = NodeResourcesView()
     used: NodeUseView | None = None
+    attributes: dict[str, str] = {}
     labels: dict[str, str] = {}
     drivers: dict[str, DriverView] = {}
     status_changed_at: datetime | None = None

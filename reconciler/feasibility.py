@@ -34,6 +34,7 @@ from trueup.models.variables import SECRET_PREFIX, Variable, split_variables
 
 Filter = Callable[[Node, Job, TaskGroup, ClusterSettings], Reason | None]
 
+_HAS_AGE_KEY: Final = Constraint(attribute="node.attributes.age.recipient", operator="is_set")
 _DISTINCT: Final = frozenset({"distinct_hosts", "distinct_property"})
 
 
@@ -155,8 +156,24 @@ _STAYING: Final[tuple[Filter, ...]] = (
 
 
 def constraints_of(job: Job, group: TaskGroup) -> list[Constraint]:
-    """The constraints of job, group and tasks: all must be met."""
-    return [*job.constraints, *group.constraints, *(one for task in group.tasks for one in task.constraints)]
+    """The constraints of job, group and tasks, and what follows from what the tasks need: all must be met."""
+    written = [
+        *job.constraints,
+        *group.constraints,
+        *(one for task in group.tasks for one in task.constraints),
+    ]
+    return [*written, _HAS_AGE_KEY] if needs_age(group) else written
+
+
+@remembered
+def needs_age(group: TaskGroup) -> bool:
+    """Whether something of *group* is encrypted with age. Whether a node's key decrypts it, only that node can say."""
+    return any(
+        any(isinstance(value, SecretValue) and value.age for value in task.env.values())
+        or any(file.age is not None for file in task.files)
+        or any(isinstance(value, Mapping) and "age" in value for value in task.config.auth.values())
+        for task in group.tasks
+    )
 
 
 @remembered
@@ -167,7 +184,7 @@ def secrets_of(group: TaskGroup) -> Sequence[str]:
         texts = [one.source for one in task.artifacts]
         for value in task.env.values():
             if isinstance(value, SecretValue):
-                found.add(value.secret)
+                found.update({value.secret} - {""})
             else:
                 texts.append(value)
         for file in task.files:

@@ -65,6 +65,7 @@ LISTING = Listing(
             lambda node: " ".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
             wide=True,
         ),
+        Column("AGE KEY", lambda node: node.attributes.get("age.recipient", "-"), wide=True),
         Column("TROUBLE", trouble),
     ),
     name=lambda node: node.name,

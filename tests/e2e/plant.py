@@ -56,7 +56,8 @@ class Plant:
         """Starts an agent that may run processes; a later start of that name has the options of the first."""
         given = self._options.setdefault(name, options)
         policy = self.folder / "policy.yaml"
-        policy.write_text(f"drivers: {{process: {{users: [root, {psutil.Process().username()}]}}}}\n")
+        if not policy.exists():
+            policy.write_text(f"drivers: {{process: {{users: [root, {psutil.Process().username()}]}}}}\n")
         token = self.folder / "server" / "cluster-token"
         self.agents[name] = Process(
             *("agent", "--server", self.server.url, "--bind", "127.0.0.1:0", "--enable-process"),

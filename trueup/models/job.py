@@ -146,9 +146,10 @@ class Resources(Model, frozen=True, kw_only=True):
 
 
 class SecretValue(Model, frozen=True, kw_only=True):
-    """A value the agent reads from its own secrets folder."""
+    """A value the agent reads from its own secrets folder, or decrypts with its own key: one of the two is set."""
 
-    secret: str
+    secret: str = ""
+    age: str = ""
 
 
 class TaskConfig(Model, frozen=True, kw_only=True):
@@ -193,6 +194,7 @@ class TaskFile(Model, frozen=True, kw_only=True):
     content: str | None = None
     source: str | None = None
     secret: str | None = None
+    age: str | None = None
     services: tuple[str, ...] = ()
     each: str = ""
     mode: str = ""

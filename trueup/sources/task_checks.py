@@ -16,7 +16,7 @@ from trueup.sources.wording import near
 
 PROCESS_CONFIG: Final = frozenset({"command", "cwd"})
 CONFIG_OF_BOTH: Final = frozenset({"ulimits"})
-FILE_SOURCES: Final = ("content", "source", "secret", "services")
+FILE_SOURCES: Final = ("content", "source", "secret", "age", "services")
 _OF_CHECKS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "http": (("port",), ("command",)),
     "tcp": (("port",), ("command", "path")),
@@ -43,6 +43,7 @@ def check_task(report: Report, task: Plain, name: str, at: Path, scope: TaskScop
     _check_driver(report, task, at)
     _check_network(report, task, name, at, scope)
     _check_variables(report, task, at, scope)
+    _check_secrets(report, task, at)
     for path, check in mappings(task, "checks", at):
         _check_check(report, check, path, scope)
     for path, file in mappings(task, "files", at):
@@ -144,6 +145,18 @@ def _check_variable(report: Report, piece: Variable, path: Path, known: frozense
     report.add(path, f"{shown} is no variable", hint)
 
 
+def _check_secrets(report: Report, task: Plain, at: Path) -> None:
+    """What stands for a value that git does not show says one thing."""
+    for owner, where in (
+        (mapping(task, "env"), (*at, "env")),
+        (mapping(mapping(task, "config"), "auth"), (*at, "config", "auth")),
+    ):
+        for name, value in owner.items():
+            if isinstance(value, dict) and ("secret" in value) == ("age" in value):
+                said = "both secret and age" if "age" in value else "neither secret nor age"
+                report.add((*where, name), f"has {said}", "write {secret: NAME} or {age: …}")
+
+
 def has_secret(value: str) -> bool:
     """Whether the value of a secret is put into a text."""
     return any(
@@ -182,7 +195,7 @@ def _check_file(report: Report, file: Plain, path: Path) -> None:
     each = text(file, "each")
     if has_secret(each):
         report.add((*path, "each"), "has a secret", "put it into a file of its own: {path: …, secret: NAME}")
-    if "secret" in file and text(file, "mode", "0600").removeprefix("0") != "600":
+    if ("secret" in file or "age" in file) and text(file, "mode", "0600").removeprefix("0") != "600":
         report.add((*path, "mode"), "a file from a secret has mode 0600", "leave mode out")
 
 

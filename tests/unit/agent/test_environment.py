@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
+from agent.age_key import AgeKey, open_age_key
 from agent.doors import Account, SecretMissing, TaskFolders, TaskLaunch, WantedArtifact
 from agent.environment import (
     NodeFacts,
@@ -15,6 +17,7 @@ from agent.environment import (
     build_launch,
     without_secrets,
 )
+from agent.secrets_folder import SecretsFolder
 from tests.builders import a_group, a_task
 from tests.unit.agent.world import FixedSecrets, an_assignment
 from trueup.models.ids import NodeId
@@ -262,3 +265,43 @@ def test_a_file_of_addresses_that_are_not_known_is_not_written() -> None:
 def test_what_a_task_says_leaves_out_its_secrets(task: Task) -> None:
     assert without_secrets("login with hunter2 failed", task, SECRETS) == "login with (secret) failed"
     assert without_secrets("login with hunter2 failed", a_task(), SECRETS) == "login with hunter2 failed"
+
+
+@pytest.fixture
+def age(tmp_path: Path) -> AgeKey:
+    key = open_age_key(tmp_path / "age.key", is_wanted=True)
+    assert key is not None
+    return key
+
+
+def encrypted(key: AgeKey, text: str) -> str:
+    recipient = pyrage.x25519.Recipient.from_str(key.recipient)
+    armored: bytes = pyrage.encrypt(text.encode(), [recipient], armored=True)
+    return armored.decode()
+
+
+def test_what_is_encrypted_with_age(age: AgeKey) -> None:
+    """In env, files and the password of a registry, as a secret of the node; a file has mode 0600."""
+    secret = encrypted(age, "hunter2")
+    task = a_task(
+        driver="docker",
+        env={"A": SecretValue(age=secret)},
+        files=(TaskFile(path="local/key", age=secret),),
+        config=TaskConfig(image="x", auth={"username": "me", "password": {"age": secret}}),
+    )
+    assignment, secrets = assigned(task), SecretsFolder(None, age)
+    launch = build_launch(assignment, task, 1, NODE, FOLDERS, None, secrets)
+    assert launch.environment["A"] == "hunter2"
+    assert launch.config.auth == {"username": "me", "password": "hunter2"}
+    (file,) = build_files(assignment, task, NODE, FOLDERS, secrets)
+    assert (file.path, file.content, file.mode) == ("local/key", "hunter2", 0o600)
+    assert without_secrets("said hunter2", task, secrets) == "said (secret)"
+
+
+def test_what_this_node_cannot_decrypt_says_where_it_stands(age: AgeKey) -> None:
+    task = a_task(env={"A": SecretValue(age="x")}, files=(TaskFile(path="local/key", age="x"),))
+    assignment, secrets = assigned(task), SecretsFolder(None, age)
+    with pytest.raises(SecretMissing, match=r"env\.A: .* cannot be decrypted on this node"):
+        build_launch(assignment, task, 1, NODE, FOLDERS, ME, secrets)
+    with pytest.raises(SecretMissing, match=r"files: local/key: .* cannot be decrypted on this node"):
+        build_files(assignment, task, NODE, FOLDERS, secrets)

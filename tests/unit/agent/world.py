@@ -203,6 +203,9 @@ class FixedSecrets:
             raise SecretMissing(f"secret {name} is missing")
         return self.values[name]
 
+    def decrypted(self, ciphertext: str) -> str:
+        raise SecretMissing("this node has no age key")
+
 
 class OneAccount:
     """Every user is the same one."""

@@ -344,6 +344,21 @@ def test_a_secret_that_the_job_may_not_name(attributes: dict[str, str], reason: 
     assert check(node, job, job.groups[0], ClusterSettings()) == (reason or None)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        a_task(env={"A": SecretValue(age="x")}),
+        a_task(files=(TaskFile(path="a", age="x"),)),
+        a_container(auth={"password": {"age": "x"}}),
+    ],
+)
+def test_what_is_encrypted_with_age_goes_where_there_is_a_key(task: Task) -> None:
+    """Only the node can say whether its key is the right one."""
+    job = a_job(groups=(a_group(tasks=(task,)),))
+    assert why(planned(job, a_node())) == {"constraint node.attributes.age.recipient is_set": 1}
+    assert planned(job, a_node(attributes={"age.recipient": "age1x"})).placements
+
+
 def fetching(*sources: str) -> Task:
     return a_task(artifacts=tuple(Artifact(source=source, checksum="sha256:0") for source in sources))
 
