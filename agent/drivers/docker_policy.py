@@ -12,6 +12,22 @@ from typing import Any, Final
 from agent.drivers.docker_spec import OWN_NETWORK
 from trueup.models.capabilities import EVERY_CONTAINER_HAS, bare
 
+_REQUEST: Final = frozenset(
+    {
+        "Image",
+        "Entrypoint",
+        "Cmd",
+        "Env",
+        "Labels",
+        "User",
+        "Tty",
+        "OpenStdin",
+        "ExposedPorts",
+        "HostConfig",
+    }
+)
+_MOUNT: Final = frozenset({"Type", "Source", "Target", "ReadOnly", "TmpfsOptions"})
+_TMPFS: Final = frozenset({"SizeBytes"})
 _HARMLESS: Final = frozenset(
     {
         "Init",
@@ -56,11 +72,7 @@ def refusals(
     node's volumes), and whether they may be written; *networks* the modes that join a task of the same allocation.
     """
     host = request["HostConfig"]
-    found = [
-        f"HostConfig.{key} is not known to this node's policy"
-        for key in sorted(host)
-        if key not in _HARMLESS | {"Privileged", "CapAdd", "Mounts", "NetworkMode"}
-    ]
+    found = [f"{key} is not known to this node's policy" for key in _unknown(request)]
     if host["Privileged"] and not policy.privileged:
         found.append(
             f"privileged containers are not allowed on this node: set drivers.docker.privileged {_WHERE}"
@@ -75,6 +87,19 @@ def refusals(
             f'network_mode "{shown}" is not allowed on this node: '
             f"list it under drivers.docker.network_modes {_WHERE}"
         )
+    return found
+
+
+def _unknown(request: Mapping[str, Any]) -> list[str]:
+    """All that the request has and nothing here decides on; also a mount's options, which may name a device."""
+    host = request["HostConfig"]
+    judged = _HARMLESS | {"Privileged", "CapAdd", "Mounts", "NetworkMode"}
+    found = [key for key in sorted(request) if key not in _REQUEST]
+    found += [f"HostConfig.{key}" for key in sorted(host) if key not in judged]
+    for mount in host["Mounts"]:
+        found += [f"HostConfig.Mounts.{key}" for key in sorted(mount) if key not in _MOUNT]
+        options = mount.get("TmpfsOptions", {})
+        found += [f"HostConfig.Mounts.TmpfsOptions.{key}" for key in sorted(options) if key not in _TMPFS]
     return found
 
 

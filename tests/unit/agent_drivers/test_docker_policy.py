@@ -11,7 +11,7 @@ from agent.drivers.docker_failures import pull_failure, start_failure
 from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy, refusals
 from agent.drivers.docker_spec import create_request
-from tests.unit.agent_drivers.docker_world import a_launch
+from tests.unit.agent_drivers.docker_world import DockerWorld, a_launch
 
 OWNER = Owner(cluster="c", node="node-1")
 TIGHT = DockerPolicy()
@@ -87,16 +87,103 @@ def test_the_default_network_is_the_bridge_and_refused_where_that_is() -> None:
     assert reason.startswith('network_mode "bridge" is not allowed')
 
 
+OPEN = DockerPolicy(privileged=True, mounts=["/"], capabilities=["ALL"], network_modes=["bridge", "host"])
+"""All that policy can allow."""
+
+_OF_A_CONTAINER = """
+    Annotations AutoRemove Binds BlkioDeviceReadBps BlkioDeviceReadIOps BlkioDeviceWriteBps BlkioDeviceWriteIOps
+    BlkioWeight BlkioWeightDevice CapAdd CapDrop Capabilities Cgroup CgroupParent CgroupnsMode ConsoleSize
+    ContainerIDFile CpuCount CpuPercent CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpuShares CpusetCpus
+    CpusetMems DeviceCgroupRules DeviceRequests Devices Dns DnsOptions DnsSearch ExtraHosts GroupAdd
+    IOMaximumBandwidth IOMaximumIOps Init IpcMode Isolation KernelMemory KernelMemoryTCP Links LogConfig MaskedPaths
+    Memory MemoryReservation MemorySwap MemorySwappiness Mounts NanoCpus NetworkMode OomKillDisable OomScoreAdj PidMode
+    PidsLimit PortBindings Privileged PublishAllPorts ReadonlyPaths ReadonlyRootfs RestartPolicy Runtime SecurityOpt
+    ShmSize StorageOpt Sysctls Tmpfs UTSMode Ulimits UsernsMode VolumeDriver VolumesFrom
+"""
+OF_A_CONTAINER = _OF_A_CONTAINER.split()
+"""Every key of HostConfig that an engine has known."""
+
+_OF_A_REQUEST = """
+    ArgsEscaped AttachStderr AttachStdin AttachStdout Domainname Healthcheck Hostname MacAddress NetworkDisabled
+    NetworkingConfig OnBuild Shell StdinOnce StopSignal StopTimeout Volumes WorkingDir
+"""
+OF_A_REQUEST = _OF_A_REQUEST.split()
+"""Every other key of a request."""
+
+
+def with_all_settings() -> dict[str, Any]:
+    """A request that has every key there is a setting for."""
+    return create_request(
+        a_launch(
+            Path("/var/lib/agent"),
+            "serve",
+            entrypoint=("sh",),
+            network_mode="bridge",
+            published=[("127.0.0.1", 20000, 80)],
+            shm_size=1024**2,
+        ),
+        OWNER,
+    )
+
+
+@pytest.mark.parametrize("key", OF_A_CONTAINER)
+def test_every_setting_of_a_container_is_asked_for_by_a_field_or_refused(key: str) -> None:
+    """Whatever policy allows: no other part of the agent decides what a container may get."""
+    request = with_all_settings()
+    expected = []
+    if key not in request["HostConfig"]:
+        request["HostConfig"][key] = ["anything"]
+        expected = [f"HostConfig.{key} is not known to this node's policy"]
+
+    assert list(refusals(request, OPEN, given={}, networks=())) == expected
+
+
+@pytest.mark.parametrize("key", OF_A_REQUEST)
+def test_what_no_field_asks_for_is_refused_beside_that_as_well(key: str) -> None:
+    request = {**with_all_settings(), key: "anything"}
+
+    assert list(refusals(request, OPEN, given={}, networks=())) == [
+        f"{key} is not known to this node's policy"
+    ]
+
+
 @pytest.mark.parametrize(
-    "key", ["Devices", "PidMode", "IpcMode", "UsernsMode", "SecurityOpt", "Binds", "VolumesFrom"]
+    ("options", "name"),
+    [
+        ({"VolumeOptions": {"DriverConfig": {"Options": {"o": "bind", "device": "/"}}}}, "VolumeOptions"),
+        ({"BindOptions": {"Propagation": "rshared"}}, "BindOptions"),
+        ({"ImageOptions": {"Subpath": "x"}}, "ImageOptions"),
+        ({"ClusterOptions": {}}, "ClusterOptions"),
+        ({"Consistency": "cached"}, "Consistency"),
+        ({"TmpfsOptions": {"Mode": 0o777}}, "TmpfsOptions.Mode"),
+        ({"TmpfsOptions": {"Options": [["exec"]]}}, "TmpfsOptions.Options"),
+    ],
 )
-def test_a_setting_policy_does_not_know_is_refused(key: str) -> None:
-    request = create_request(a_launch(Path("/var/lib/agent")), OWNER)
-    request["HostConfig"][key] = ["anything"]
+def test_an_option_of_a_mount_that_no_field_asks_for_is_refused(options: dict[str, Any], name: str) -> None:
+    """A volume of a driver with options is any device or folder of the node."""
+    request = with_all_settings()
+    request["HostConfig"]["Mounts"] = [{"Type": "volume", "Target": "/x", **options}]
 
-    found = refusals(request, DockerPolicy(privileged=True, mounts=["/"]), given={}, networks=())
+    assert list(refusals(request, OPEN, given={}, networks=())) == [
+        f"HostConfig.Mounts.{name} is not known to this node's policy"
+    ]
 
-    assert found == [f"HostConfig.{key} is not known to this node's policy"]
+
+@pytest.mark.parametrize("kind", ["npipe", "cluster", "image", "volumes"])
+def test_a_kind_of_mount_that_is_not_known_is_refused(kind: str) -> None:
+    request = with_all_settings()
+    request["HostConfig"]["Mounts"] = [{"Type": kind, "Source": "/srv/a", "Target": "/x"}]
+
+    assert len(refusals(request, OPEN, given={}, networks=())) == 1
+
+
+@pytest.mark.docker
+def test_the_engine_here_knows_no_setting_that_is_not_in_the_tables(docker_world: DockerWorld) -> None:
+    """A newer engine that has one more would say so by this."""
+    seen = docker_world.inspect(docker_world.start("sleep", "100"))
+
+    assert seen["HostConfig"].keys() <= set(OF_A_CONTAINER)
+    assert seen["Config"].keys() <= {*OF_A_REQUEST, *with_all_settings()}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.doors import DriverError
-from agent.drivers.docker_spec import container_name
+from agent.drivers.docker_spec import container_name, create_request
 from tests.unit.agent_drivers.docker_world import IMAGE, DockerWorld, MakeDockerWorld
 from tests.unit.agent_drivers.process_world import wait_until
 from trueup.models.job import Resources
@@ -17,6 +17,7 @@ from trueup.models.units import Bytes, Duration, Millicores
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
 _SECONDS = Duration(seconds=10)
+_CAPABILITIES = {"CHOWN": 0, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21}
 
 
 def test_a_container_runs_is_labelled_and_is_seen_with_its_process(docker_world: DockerWorld) -> None:
@@ -221,6 +222,80 @@ def test_settings_of_the_config_reach_the_container(docker_world: DockerWorld) -
     assert code == 1
     assert said.startswith("1\n")
     assert "Read-only file system" in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields", "has"),
+    [
+        ({}, {}, {"NET_ADMIN": False, "NET_RAW": True, "SYS_ADMIN": False}),
+        (
+            {"capabilities": ["NET_ADMIN"]},
+            {"cap_add": ("CAP_NET_ADMIN",)},
+            {"NET_ADMIN": True, "SYS_ADMIN": False},
+        ),
+        ({}, {"cap_drop": ("ALL",)}, {"NET_RAW": False, "CHOWN": False}),
+    ],
+    ids=["as it is", "cap_add", "cap_drop"],
+)
+def test_a_container_has_the_capabilities_it_asks_for_and_policy_allows(
+    make_docker_world: MakeDockerWorld,
+    policy: dict[str, object],
+    fields: dict[str, object],
+    has: dict[str, bool],
+) -> None:
+    world = make_docker_world(**policy)
+
+    said = world.run("sh", "-c", "grep CapEff /proc/self/status", **fields)
+
+    held = int(said.split()[1], 16)
+    assert {name: bool(held & 1 << _CAPABILITIES[name]) for name in has} == has
+
+
+def test_paths_and_volumes_of_the_config_are_mounted(
+    make_docker_world: MakeDockerWorld, tmp_path: Path
+) -> None:
+    """A path to be read only, and a volume of the engine's that keeps what is written there."""
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown" / "file").write_text("shown")
+    world = make_docker_world(mounts=[str(tmp_path), "kept-by-test"])
+    mounts = (
+        {"source": str(tmp_path / "shown"), "target": "/shown", "read_only": True},
+        {"type": "volume", "source": "kept-by-test", "target": "/kept"},
+    )
+    try:
+        wrote = world.run(
+            "sh", "-c", "cat /shown/file; touch /shown/x || echo ' kept' > /kept/file", mounts=mounts
+        )
+        read = world.run("cat", "/kept/file", mounts=mounts, attempt=2)
+    finally:
+        world.engine.remove_volume("kept-by-test")
+
+    assert wrote == "shown"
+    assert read.removeprefix(wrote) == " kept\n"
+
+
+def test_a_container_on_the_nodes_network_has_no_other(make_docker_world: MakeDockerWorld) -> None:
+    world = make_docker_world(network_modes=["host", "none"])
+
+    said = world.run("readlink", "/proc/self/ns/net", network_mode="host")
+
+    assert said.strip() == str(Path("/proc/self/ns/net").readlink())
+    assert world.run("ls", "/sys/class/net", network_mode="none", task="apart") == "lo\n"
+
+
+def test_a_container_is_privileged_where_it_asks_for_it_and_policy_allows(
+    make_docker_world: MakeDockerWorld,
+) -> None:
+    """Made, and not started: inside of another container, as tests may run, the engine may not start one."""
+    world = make_docker_world(privileged=True)
+    launch = world.launch("true", privileged=True)
+    launch.task_dir.mkdir(parents=True)
+
+    made = world.create(create_request(launch, world.owner), f"privileged-{launch.allocation_id}")
+
+    assert world.engine.inspect_container(made)["HostConfig"]["Privileged"] is True
+    with pytest.raises(DriverError, match=r"drivers\.docker\.privileged"):
+        make_docker_world().start("true", privileged=True)
 
 
 def test_less_memory_than_the_engine_allows_is_raised_to_that(docker_world: DockerWorld) -> None:

@@ -9,13 +9,16 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.doors import DriverError, TaskHandle
 from agent.drivers.docker_driver import DockerDriver
+from agent.drivers.docker_engine import Engine as DockerClient
 from agent.drivers.docker_engine import EngineAddress, engine_address
 from agent.drivers.docker_owner import Owner
 from agent.drivers.docker_policy import DockerPolicy
@@ -306,6 +309,30 @@ def test_an_engine_that_hangs_holds_up_no_look_at_it(own_engine: Engine) -> None
 
     assert state is not None
     assert "kept silent until the deadline" in state.detail
+
+
+def test_as_many_calls_as_there_are_threads_have_connections_that_are_kept(
+    own_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All at once, on an engine that answers none before all have asked; later calls need no new ones."""
+    asked = DockerClient(EngineAddress(host=own_engine.host, chosen=True))
+    asked.ping()
+    before = psutil.Process().num_fds()
+    assert own_engine.pid is not None
+    os.kill(own_engine.pid, signal.SIGSTOP)
+    try:
+        with caplog.at_level("WARNING", "urllib3.connectionpool"), ThreadPoolExecutor(64) as threads:
+            calls = [threads.submit(asked.ping) for _ in range(64)]
+            # One has the connection that was kept.
+            wait_until(lambda: psutil.Process().num_fds() >= before + 63, "all of the calls")
+            os.kill(own_engine.pid, signal.SIGCONT)
+            for call in calls:
+                call.result()
+    finally:
+        os.kill(own_engine.pid, signal.SIGCONT)
+        asked.close()
+
+    assert caplog.messages == []
 
 
 def _await_lines(world: DockerWorld, handle: TaskHandle, count: int) -> None:
