@@ -38,7 +38,7 @@ class GitHttps:
         self.folder = folder
         self.login = login
         self.redirect_to = ""
-        self.redirects = ("GET", "POST")
+        self.redirects: tuple[str, ...] = ("GET", "POST")
         self.filters = True
         self.settings: dict[str, str] = {}
         self.mood: Mood = ""

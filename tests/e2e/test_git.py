@@ -1,10 +1,14 @@
 """A control plane follows a git repository, and what is pushed runs: real git, real hosts, real processes."""
 
+import base64
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
+import requests
 
 from tests.e2e.cluster import eventually, is_alive
 from tests.e2e.git_cluster import NODES, GitCluster, Pushed
@@ -172,8 +176,36 @@ def test_https_with_a_token_and_a_host_that_dies(cluster: GitCluster, pushed: Pu
             lambda: (found := cluster.api.running("web")) and not set(found.values()) & set(before.values())
         )
         assert after
-        everything = f"{cluster.server.output()}{cluster.command('status', '-o', 'json')}"
+        everything = f"{cluster.server.output()}{cluster.command('status', '-o', 'json')}{all_told(cluster)}"
+        for login in ("trueup:s3cret-token", "trueup:renewed"):
+            assert base64.b64encode(login.encode()).decode() not in everything
         assert "s3cret-token" not in everything
+
+
+def all_told(cluster: GitCluster) -> str:
+    """What the control plane tells anyone: pages, events, figures, its store, and its processes' arguments."""
+    url = cluster.server.url
+    told = []
+    for path in (
+        "/",
+        "/status",
+        "/events",
+        "/revisions",
+        "/jobs",
+        "/allocations",
+        "/nodes",
+        "/metrics",
+        "/openapi.json",
+    ):
+        answer = requests.get(url + path, timeout=30)
+        assert answer.ok, path
+        told.append(answer.text)
+    process = psutil.Process(cluster.server.popen.pid)
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # a poll's git lives for a moment only
+            told.append(" ".join(one.cmdline()))
+    told += [file.read_bytes().decode("latin-1") for file in (cluster.folder / "server").glob("trueup.db*")]
+    return "\n".join(told)
 
 
 def test_ssh_with_a_key_and_known_hosts(

@@ -1,13 +1,15 @@
 """Git over https with a certificate of our own authority and a login."""
 
-import contextlib
+import base64
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.git_hosts import GitHttps
-from tests.unit.sources_io.repository import ManualClock, Repo, follow, job_text
+from tests.unit.sources_io.repository import ManualClock, Repo, follow, job_text, until
+from tests.unit.sources_io.test_git_hanging import git_children
 from trueup.models.source_error import SourceUnavailable
 
 
@@ -97,17 +99,88 @@ def test_unknown_authority(server: GitHttps, token_file: Path, data: Path, clock
         source.read(None)
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[GitHttps]:
+    """A host that has a repository of that name, too."""
+    Repo(tmp_path / "other/repo").commit({"evil.yaml": job_text("evil")})
+    with GitHttps(tmp_path / "other").running() as running:
+        yield running
+
+
+@pytest.fixture
+def both_ca_file(server: GitHttps, other: GitHttps, tmp_path: Path) -> Path:
+    """Both hosts are trusted."""
+    path = tmp_path / "both.pem"
+    path.write_text(server.ca_file.read_text() + other.ca_file.read_text())
+    return path
+
+
+@pytest.mark.parametrize("methods", [("GET", "POST"), ("POST",)])
+@pytest.mark.parametrize("in_address", [False, True])
 def test_login_does_not_follow_a_redirect(
-    server: GitHttps, token_file: Path, data: Path, clock: ManualClock, tmp_path: Path
+    server: GitHttps,
+    other: GitHttps,
+    both_ca_file: Path,
+    token_file: Path,
+    data: Path,
+    clock: ManualClock,
+    methods: tuple[str, ...],
+    in_address: bool,
 ) -> None:
-    (tmp_path / "other").mkdir()
-    with contextlib.ExitStack() as stack:
-        other = stack.enter_context(GitHttps(tmp_path / "other").running())
-        server.redirect_to = other.url("")[:-1]
-        source = follow(server.url(), data, clock, ca_file=server.ca_file, token_file=token_file)
+    """Neither from the first question nor from a later one; nothing of the other host is taken."""
+    server.redirect_to = other.url("")[:-1]
+    server.redirects = methods
+    url, token = server.url(), token_file
+    if in_address:
+        url = url.replace("https://", "https://ci:s3cret@")
+    source = follow(url, data, clock, ca_file=both_ca_file, token_file=None if in_address else token)
+    with pytest.raises(SourceUnavailable):
+        source.read(None)
+    assert server.seen
+    assert other.seen == []
+
+
+def test_repository_that_moved_is_followed_where_there_is_no_login(
+    server: GitHttps, other: GitHttps, both_ca_file: Path, data: Path, clock: ManualClock
+) -> None:
+    """As forges do it for names that changed."""
+    server.login = ""
+    server.redirect_to = other.url("")[:-1]
+    source = follow(server.url(), data, clock, ca_file=both_ca_file)
+    assert sorted(source.read(None).jobs) == ["evil"]
+    assert set(other.seen) == {""}
+
+
+def test_what_a_server_says_of_a_login_is_not_shown(
+    server: GitHttps, token_file: Path, data: Path, clock: ManualClock
+) -> None:
+    server.mood = "repeats"
+    source = follow(server.url(), data, clock, ca_file=server.ca_file, token_file=token_file)
+    with pytest.raises(SourceUnavailable, match=r"remote: no entry for Basic \*\*\*") as error:
+        source.read(None)
+    assert base64.b64encode(b"ci:s3cret").decode() not in str(error.value)
+
+
+def test_login_is_in_no_arguments_and_no_environment(
+    server: GitHttps, token_file: Path, data: Path, clock: ManualClock
+) -> None:
+    """Of git and all it starts, while the host keeps them waiting."""
+    server.mood = "silent"
+    source = follow(server.url(), data, clock, ca_file=server.ca_file, token_file=token_file)
+
+    def read() -> None:
         with pytest.raises(SourceUnavailable):
             source.read(None)
-        assert other.seen == []
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: bool(server.seen))
+    shown = [f"{child.cmdline()} {child.environ()}" for child in git_children()]
+    source.close()
+    reader.join()
+    assert any("remote-https" in text for text in shown)
+    for secret in ("s3cret", base64.b64encode(b"ci:s3cret").decode()):
+        assert [text for text in shown if secret in text] == []
 
 
 def test_no_such_repository(server: GitHttps, token_file: Path, data: Path, clock: ManualClock) -> None:

@@ -1,11 +1,31 @@
 """Hostile and mistaken addresses, refs and folders are refused before any process starts."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.sources_io.repository import ManualClock, follow
 from trueup.sources.git_remote import RefusedAddress, check_ref, check_root, parse_remote
+
+_started: list[object] = []
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event in {"subprocess.Popen", "os.posix_spawn", "os.exec", "os.fork"}:
+        _started.append(arguments)
+
+
+sys.addaudithook(_note)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_started() -> Iterator[None]:
+    """Python tells of each process that is about to start."""
+    _started.clear()
+    yield
+    assert _started == []
 
 
 @pytest.mark.parametrize(
@@ -30,6 +50,13 @@ from trueup.sources.git_remote import RefusedAddress, check_ref, check_root, par
         "https://example.org:port/x",
         "file://host/x",
         "a\x00b",
+        "--help",
+        "-u./x:y",
+        "ext::ssh -oProxyCommand=x",
+        "https::https://example.org/x",
+        "https://-x/y",
+        "https://example.org\r/x",
+        "git@example.org:x\x1b]0;y",
     ],
 )
 def test_address_that_is_refused(url: str, tmp_path: Path, clock: ManualClock) -> None:
@@ -58,6 +85,13 @@ def test_address_that_is_refused(url: str, tmp_path: Path, clock: ManualClock) -
         "/a",
         "a/",
         "a.lock",
+        "--upload-pack=touch",
+        "refs/heads/../../x",
+        "main@{1}",
+        "a\x7fb",
+        "a\x1bb",
+        "a\\b",
+        "[a]",
     ],
 )
 def test_ref_that_is_refused(ref: str, tmp_path: Path, clock: ManualClock) -> None:
@@ -67,7 +101,9 @@ def test_ref_that_is_refused(ref: str, tmp_path: Path, clock: ManualClock) -> No
         follow(tmp_path, tmp_path / "data", clock, ref=ref)
 
 
-@pytest.mark.parametrize("path", ["../x", "a/../../b", "-x", ":(top)x", "a\nb"])
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../../b", "..", "-x", "--help", ":(top)x", "a\nb", "a\0b", "a\x7f"]
+)
 def test_folder_that_is_refused(path: str, tmp_path: Path, clock: ManualClock) -> None:
     with pytest.raises(RefusedAddress):
         check_root(path)
