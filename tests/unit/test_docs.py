@@ -1,12 +1,15 @@
 """What the documentation says can be followed."""
 
+import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from cli.main import cli
 from trueup.models.wire import holdings_digest
@@ -78,3 +81,30 @@ def test_commands_of_the_docs_exist(page: Path) -> None:
 def test_the_tutorial_shows_commands() -> None:
     """Else the test of commands finds nothing and proves nothing."""
     assert len(_commands_of(ROOT / "docs" / "tutorial" / "first-five-minutes.md")) > 8
+
+
+def test_the_pre_commit_hook(tmp_path: Path) -> None:
+    """As pre-commit runs it: the entry with its arguments, in the repository that is committed to."""
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert f"id: {hook['id']}" in (ROOT / "docs" / "howto" / "plan-in-ci.md").read_text()
+    specs = tmp_path / hook["args"][0]
+    specs.mkdir()
+    (specs / "web.yaml").write_text("kind: Job\nname: web\ngroups: [{tasks: [{config: {command: [a]}}]}]\n")
+    assert re.search(hook["files"], "specs/web.yaml")
+    program, *arguments = shlex.split(hook["entry"])
+    command = [str(Path(sys.executable).with_name(program)), *arguments, *map(str, hook["args"])]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    (specs / "web.yaml").write_text("kind: Job\nname: web\ncuont: 3\n")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "web.yaml:3:1: cuont: unknown key" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("name", ["plan-in-ci.md", "edit-specs.md", "get-told.md"])
+def test_what_is_to_be_copied_is_well_formed(name: str) -> None:
+    """YAML and JSON of the pages about CI, editors and webhooks."""
+    page = ROOT / "docs" / "howto" / name
+    for language, block in re.findall(
+        r"^```(yaml|json)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        assert yaml.safe_load(block) if language == "yaml" else json.loads(block)

@@ -1,13 +1,17 @@
 """`init`, `schema`, `version`, `completion`: what needs no control plane."""
 
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import pytest
+import yaml
 from click.testing import Result
 
 from cli.commands.agent import limits_of
@@ -40,6 +44,36 @@ def test_init_overwrites_nothing(run_alone: Run, tmp_path: Path) -> None:
     assert "hello.yaml is there already; name another folder" in result.stderr
     assert [path.name for path in target.iterdir()] == ["hello.yaml"]
     assert (target / "hello.yaml").read_text() == "mine\n"
+
+
+def _documents(folder: Path) -> list[Any]:
+    return [
+        one for path in sorted(folder.rglob("*.yaml")) for one in yaml.safe_load_all(path.read_text()) if one
+    ]
+
+
+def test_one_schema_for_every_kind(run_alone: Run) -> None:
+    """For editors: it takes the examples, and finds in each kind what that kind's own schema finds."""
+    text = run_alone("schema", "all").stdout
+    validator = jsonschema_rs.Draft202012Validator(json.loads(text))
+    examples = _documents(EXAMPLES)
+    assert {one["kind"] for one in examples} >= {"Job", "Template"}
+    assert [one["name"] for one in examples if not validator.is_valid(one)] == []
+    for wrong in (
+        {"kind": "Job", "name": "web", "groups": [{"cuont": 3}]},
+        {"kind": "Node", "name": "n", "drain": {"deadlnie": "1h"}},
+        {"kind": "Cluster", "name": "c", "placement": "spraed"},
+        {"kind": "Template"},
+        {"kind": "Jbo", "name": "web"},
+        {"name": "web"},
+    ):
+        assert not validator.is_valid(wrong), wrong
+    references = set(re.findall(r'"\$ref": "#/([^"]*)"', text))
+    document = json.loads(text)
+    for reference in references:
+        found = document
+        for step in reference.split("/"):
+            found = found[step]
 
 
 @pytest.mark.parametrize("kind", ["job", "template", "node", "cluster", "JOB"])
