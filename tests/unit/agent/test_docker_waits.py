@@ -77,6 +77,36 @@ def test_tasks_of_one_image_wait_for_one_pull(node: Node, registry: Registry) ->
     assert registry.asked == 1
 
 
+def test_a_registry_that_is_broken_is_asked_less_and_less_often(node: Node, registry: Registry) -> None:
+    """And as the same start: it uses up no restart of the task's."""
+    assert registry.held is not None
+    registry.held.set()
+    registry.broken = True
+    began = time.monotonic()
+    node.push(_containers(registry.image("later")))
+    asked_at = []
+    for count in range(1, 5):
+        until(lambda count=count: registry.asked >= count)  # type: ignore[misc]
+        asked_at.append(time.monotonic() - began)
+
+    # Half a second, one, two.
+    assert asked_at[3] > 3.4
+    task = _held(node, "a1").tasks["server"]
+    assert (task.state, task.restarts) == ("pending", 0)
+    assert "503 Service Unavailable" in next(
+        event.message for event in task.events if event.type == "Driver failure"
+    )
+    registry.broken = False
+
+    # It has no such program as is asked for, and so it gets as far as that.
+    until(
+        lambda: any(
+            "the image has no such program" in event.message
+            for event in _held(node, "a1").tasks["server"].events
+        )
+    )
+
+
 def test_an_engine_that_hangs_holds_up_no_process_task(tmp_path: Path) -> None:
     engine = Engine(Path(tempfile.mkdtemp(prefix="tu-", dir="/tmp")))
     engine.start()

@@ -17,7 +17,7 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class Registry(ThreadingHTTPServer):
-    """*password*: what it wants of user `puller`. *asked*: how often it was asked what a tag is.
+    """*password*: what it wants of user `puller`. *asked*: how often it was asked what a tag is. *broken*: it says 503.
 
     *held*: it answers no such question before that is set; *waiting*: how many have waited for it.
     """
@@ -28,6 +28,7 @@ class Registry(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.password = ""
         self.asked = 0
+        self.broken = False
         self.held: threading.Event | None = None
         self.waiting = 0
         archive = io.BytesIO()
@@ -67,6 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, b"{}", "application/json")
         elif "/manifests/" in self.path:
             self.server.asked += self.command == "HEAD"
+            if self.server.broken:
+                self._answer(503, b"{}", "application/json")
+                return
             if self.server.held is not None:
                 self.server.waiting += 1
                 self.server.held.wait()
