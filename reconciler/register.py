@@ -12,6 +12,7 @@ import msgspec
 
 from reconciler.ending import Loss
 from reconciler.hold import held_for
+from reconciler.revisions import Known, applied_revision, authors_revisions, nothing_known, seen_again
 from trueup.models.desired import DesiredJob, DesiredState
 from trueup.models.digest import job_digest
 from trueup.models.errors import SpecError
@@ -147,15 +148,22 @@ def _held_for_errors(desired: DesiredState) -> Held:
     )
 
 
-def write(registration: Registration, state: ClusterState, target: RegistrationPuts, now: datetime) -> None:
+def write(
+    registration: Registration,
+    state: ClusterState,
+    target: RegistrationPuts,
+    now: datetime,
+    known: Known = nothing_known,
+) -> None:
     """Puts a registration. With `held`, only the revision, its errors and the hold are noted."""
     if registration.errors != state.errors:
         target.set_errors(registration.errors)
     if registration.held is not None:
-        _write_held(registration, registration.held, state, target, now)
+        _write_held(registration, registration.held, state, target, now, known)
         return
-    _write_documents(registration, target, now)
-    revision = _revision(registration.commit, registration.changed, registration.errors, now)
+    _write_documents(registration, target, now, known)
+    revision = applied_revision(registration.commit, registration.changed, registration.errors, now)
+    revision = seen_again(revision, state, known)
     if registration.commit.id != state.revision:
         target.put_event(
             Event(
@@ -166,9 +174,11 @@ def write(registration: Registration, state: ClusterState, target: RegistrationP
     target.set_revision(registration.commit.id, None)
 
 
-def _write_documents(registration: Registration, target: RegistrationPuts, now: datetime) -> None:
-    for author in registration.authors:
-        target.put_revision(_revision(author, ChangedJobs(), (), now))
+def _write_documents(
+    registration: Registration, target: RegistrationPuts, now: datetime, known: Known
+) -> None:
+    for revision in authors_revisions(registration.authors, known, now):
+        target.put_revision(revision)
     for version in registration.versions:
         target.put_version(version)
     for record in registration.records:
@@ -188,11 +198,17 @@ def _write_documents(registration: Registration, target: RegistrationPuts, now: 
 
 
 def _write_held(
-    registration: Registration, held: Held, state: ClusterState, target: RegistrationPuts, now: datetime
+    registration: Registration,
+    held: Held,
+    state: ClusterState,
+    target: RegistrationPuts,
+    now: datetime,
+    known: Known,
 ) -> None:
+    revision = applied_revision(registration.commit, ChangedJobs(), registration.errors, now)
     target.put_revision(
         msgspec.structs.replace(
-            _revision(registration.commit, ChangedJobs(), registration.errors, now),
+            seen_again(revision, state, known),
             state="invalid" if registration.invalid else "held",
             applied_at=None,
             held=held,
@@ -201,22 +217,6 @@ def _write_held(
     if state.held != held:
         target.set_held(held)
         target.put_event(Event(at=now, type="RevisionHeld", message=held.reason, revision=held.revision))
-
-
-def _revision(commit: Commit, changed: ChangedJobs, errors: tuple[SpecError, ...], now: datetime) -> Revision:
-    return Revision(
-        id=commit.id,
-        parent=commit.parent,
-        author=commit.author,
-        author_email=commit.author_email,
-        subject=commit.subject,
-        committed_at=commit.committed_at,
-        seen_at=now,
-        applied_at=now,
-        state="applied",
-        jobs=changed,
-        errors=errors,
-    )
 
 
 def _words(registration: Registration) -> str:

@@ -81,7 +81,7 @@ class SyncLoop:
             if registration.is_known_to(tx.state):
                 return
             self._supersede_held(desired, tx)
-            write(registration, tx.state, tx, now)
+            write(registration, tx.state, tx, now, self._store.revision)
         if registration.held is not None:
             self._log.warning("revision held", revision=desired.commit.id, reason=registration.held.reason)
         else:

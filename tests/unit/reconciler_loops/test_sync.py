@@ -1,7 +1,9 @@
 """From source to store: what is registered, what an unreadable source changes, and that looking writes nothing."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -14,7 +16,7 @@ from trueup.models.desired import DesiredState
 from trueup.models.errors import SpecError
 from trueup.models.health import cluster_health
 from trueup.models.ids import RevisionId
-from trueup.models.revision import RemoteState, RemoteStatus, SourceStatus
+from trueup.models.revision import Commit, RemoteState, RemoteStatus, SourceStatus
 
 
 class HandSource:
@@ -194,3 +196,60 @@ def test_atomic_keeps_an_invalid_revision_out_until_one_without_errors(
     source.next = a_desired(a_job(), a_job("api"), revision="r4")
     SyncLoop(source, store, clock, atomic=True).step()
     assert (store.state.revision, set(store.state.jobs)) == ("r4", {"web", "api"})
+
+
+def a_commit(identifier: str, **fields: Any) -> Commit:
+    return Commit(id=RevisionId(identifier), author="Ann", subject=identifier, **fields)
+
+
+def test_a_revision_looked_at_again_came_when_it_first_did(
+    source: HandSource, store: SqlStore, clock: HandClock
+) -> None:
+    """A template file that comes back within one revision: what it did at first is not forgotten."""
+    error = SpecError(file="base.yaml", message="cannot be parsed")
+    source.next = a_desired(a_job(), unreadable_files=("base.yaml",), errors=(error,))
+    SyncLoop(source, store, clock).step()
+    clock.move(seconds=60)
+    source.next = a_desired(a_job(), a_job("api"))
+    SyncLoop(source, store, clock).step()
+    (found,) = [one.value for one in store.revisions(after=None, limit=10)]
+    assert (found.seen_at, found.applied_at) == (NOON, NOON)
+    assert found.jobs.created == ("api", "web")
+    assert found.errors == ()
+
+
+def test_a_held_revision_that_is_released_is_applied_then_and_was_seen_before(
+    source: HandSource, sync: SyncLoop, store: SqlStore, clock: HandClock
+) -> None:
+    source.next = a_desired(a_job())
+    sync.step()
+    source.next = a_desired(revision="r3")
+    sync.step()
+    clock.move(seconds=60)
+    with store.transaction() as tx:
+        tx.put_job(msgspec.structs.replace(store.state.jobs["web"], removed=True))
+    SyncLoop(source, store, clock).step()
+    found = store.revision(RevisionId("r3"))
+    assert found is not None
+    assert (found.state, found.held) == ("applied", None)
+    assert (found.seen_at, found.applied_at) == (NOON, NOON + timedelta(seconds=60))
+
+
+def test_the_author_of_a_change_keeps_the_errors_and_the_time_of_an_earlier_look(
+    source: HandSource, store: SqlStore, clock: HandClock
+) -> None:
+    """Two commits: the first was kept out for an error elsewhere, the second mends that and lets both in."""
+    sync = SyncLoop(source, store, clock, atomic=True)
+    error = SpecError(file="api.yaml", message="-1 is too small")
+    source.next = msgspec.structs.replace(a_desired(a_job(), errors=(error,)), commit=a_commit("r2"))
+    sync.step()
+    clock.move(seconds=60)
+    mended = a_desired(a_job(), a_job("api"))
+    web = msgspec.structs.replace(mended.jobs["web"], commit=a_commit("r2"))
+    source.next = msgspec.structs.replace(mended, commit=a_commit("r3"), jobs={**mended.jobs, "web": web})
+    sync.step()
+    first, second = [one.value for one in store.revisions(after=None, limit=10)]
+    assert (first.id, first.state, first.errors, first.held) == ("r2", "applied", (error,), None)
+    assert (first.seen_at, first.applied_at) == (NOON, NOON + timedelta(seconds=60))
+    assert (second.id, second.state) == ("r3", "applied")
+    assert store.state.jobs["web"].revision == "r2"
