@@ -1,11 +1,15 @@
 """Secrets of a node: which jobs may name them, what age has encrypted to it, and where no value ever is."""
 
+import contextlib
+import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyrage
 import pytest
+import requests
 
 from tests.e2e.cluster import Json, eventually
 from tests.e2e.plant import Plant
@@ -126,3 +130,112 @@ def test_what_is_encrypted_with_age(plant: Plant) -> None:
     assert recipient in events(held)
     plant.api.until(lambda: plant.api.allocations("fails", wanted=False)[0]["client_status"] == "failed")
     assert "marker-4713" not in events(held)
+
+
+MARKERS = {"db": "marker-4711-db", "key": "marker-4712-key\nsecond-4713-line", "own": "marker-4714-age"}
+ANSWERS = [
+    "/",
+    "/status",
+    "/metrics",
+    "/openapi.json",
+    "/state",
+    "/nodes",
+    "/nodes/node-1",
+    "/templates",
+    "/revisions",
+    "/evaluations",
+    "/events",
+    "/services",
+    "/jobs",
+    "/allocations",
+    "/healthz",
+    "/readyz",
+]
+OF_A_JOB = ("", "/versions", "/allocations", "/evaluations", "/deployments")
+COMMANDS = """
+status; status well; status -o json; allocs -o yaml; nodes -o wide; events; explain well; explain fails; explain unwell;
+revisions; services; export; logs well; plan
+"""
+
+
+def test_no_value_is_anywhere_but_with_its_task(plant: Plant) -> None:
+    """Neither in files of server and agent, nor in what they say, answer or are called by; also when things fail."""
+    folder = secrets(plant.folder / "given", db=MARKERS["db"], key=MARKERS["key"])
+    plant.start_server()
+    plant.start_agent("node-1", "--secrets", str(folder), "--log-level", "debug")
+    plant.until_ready("node-1")
+    own = block(encrypted(MARKERS["own"], plant.node("node-1")["attributes"]["age.recipient"]))
+    uses = f"""
+        env: {{A: {{secret: db}}, B: "x${{secret:key}}y", C: {{age: {json.dumps(own_text(own))}}}}}
+        files:
+          - {{path: local/db, secret: db}}
+          - {{path: local/conf, content: "key=${{secret:key}}"}}
+    """
+    shows = 'printf "%s %s %s" "$A" "$B" "$C"'
+    for name, command, checks in (
+        ("well", ["sh", "-c", "exec sleep 3600"], "[{type: exec, command: ['true'], interval: 200ms}]"),
+        ("fails", ["/no/such/program"], "[]"),
+        ("unwell", ["sh", "-c", "exec sleep 3600"], json.dumps([a_check(shows)])),
+    ):
+        task = (
+            f"config: {{command: {json.dumps(command)}}}\nchecks: {checks}\n{textwrap.dedent(uses).strip()}"
+        )
+        plant.specs.write(f"{name}.yaml", job(name, task))
+    plant.api.until_running("well", 1)
+    plant.api.until(lambda: any("(secret)" in events(one) for one in plant.api.allocations("unwell")))
+    plant.api.until(
+        lambda: any("no/such/program" in events(one) for one in plant.api.allocations("fails", wanted=False))
+    )
+    (held,) = plant.api.allocations("well")
+    seen = plant.folder / "node-1" / "allocations" / held["id"]
+    assert {path.read_text() for path in seen.rglob("local/*")} == {MARKERS["db"], f"key={MARKERS['key']}"}
+
+    found = dict(said(plant, held["id"]))
+    found |= {
+        str(path): path.read_bytes() for path in written(plant.folder) if "allocations" not in path.parts
+    }
+    found |= dict(called(plant))
+    assert len(found) > 50
+    assert {where for where, text in found.items() if any(one in text for one in marked())} == set()
+    plant.agents["node-1"].terminate()
+    plant.server.terminate()
+    stopped = {
+        str(path) for path in written(plant.folder) if any(one in path.read_bytes() for one in marked())
+    }
+    assert stopped  # What the tasks themselves were given.
+    assert not {path for path in stopped if "/allocations/" not in path}
+
+
+def own_text(text: str) -> str:
+    return textwrap.dedent(text.removeprefix("|\n"))
+
+
+def a_check(script: str) -> Json:
+    return {"type": "exec", "command": ["sh", "-c", f"{script}; exit 1"], "interval": "200ms"}
+
+
+def marked() -> list[bytes]:
+    return [line.encode() for value in MARKERS.values() for line in value.splitlines()]
+
+
+def written(folder: Path) -> Iterator[Path]:
+    """Every file of server and agent, the given secrets apart."""
+    yield from (path for path in folder.rglob("*") if path.is_file() and "given" not in path.parts)
+
+
+def said(plant: Plant, allocation: str) -> Iterator[tuple[str, bytes]]:
+    """All answers of the control plane, and the output of every command that reads them."""
+    jobs = [f"/jobs/{name}{part}" for name in ("well", "fails", "unwell") for part in OF_A_JOB]
+    for path in (*ANSWERS, *jobs, f"/allocations/{allocation}", f"/allocations/{allocation}/logs"):
+        yield path, requests.get(plant.server.url + path, timeout=30).content
+    for command in COMMANDS.split(";"):
+        yield f"trueup {command}", plant.command(*command.split(), expect=None).encode()
+
+
+def called(plant: Plant) -> Iterator[tuple[str, bytes]]:
+    """What every process of the machine is called by, and the environment of those that are no task."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            yield f"cmdline {process.pid}", Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            if "trueup" in process.name() or process.pid in {plant.server.pid, plant.agents["node-1"].pid}:
+                yield f"environ {process.pid}", Path(f"/proc/{process.pid}/environ").read_bytes()
