@@ -30,7 +30,7 @@ __all__ = [
 _OUTPUT_BYTES: Final = 64 * 1024**2
 _NO_PROTOCOL: Final = "none"
 _TALKING: Final = frozenset({"fetch", "ls-remote"})
-_MESSAGE_LENGTH: Final = 400
+_MESSAGE_LENGTH: Final = 600
 _PASSED_ON: Final = (
     "PATH",
     "http_proxy",
@@ -48,7 +48,15 @@ _BOILERPLATE: Final = (
     "error: unable to read askpass response",
     "hint:",
     "warning:",
-    "@@@",
+    "@",
+    "IT IS POSSIBLE THAT",
+    "Someone could be",
+    "It is also possible",
+    "It is required that",
+    "Please contact",
+    "Add correct host key",
+    "remove with:",
+    "ssh-keygen",
 )
 """Lines that stand beside the one that tells what is wrong."""
 _OLD_FAULTS: Final = (
@@ -328,6 +336,9 @@ def _ssh_command(access: GitAccess) -> str:
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "ProxyCommand": "none",
+        "IdentityAgent": "none",
         "ConnectTimeout": "10",
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",

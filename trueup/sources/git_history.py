@@ -1,5 +1,6 @@
 """Who changed what: commits as git's log prints them, and for each file the newest that touched it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,9 @@ from trueup.models.ids import RevisionId
 from trueup.models.revision import Commit
 from trueup.sources.snapshot import FileKey
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Also what turns the direction of the text around it."""
+_MAX_LENGTH: Final = 500
 _BEGIN: Final = "\x01"
 _FIELDS: Final = ("%H", "%P", "%an", "%ae", "%ct", "%s")
 LOG_ARGUMENTS: Final = (
@@ -72,7 +76,8 @@ def newest_touching(
 
 
 def _commit(commit_id: str, fields: Sequence[str]) -> Commit:
-    parents, author, email, seconds, subject = (_clean(field) for field in fields)
+    parents, *written = fields
+    author, email, seconds, subject = map(_clean, written)
     return Commit(
         id=RevisionId(commit_id),
         parent=RevisionId(parents.split(" ")[0]) if parents else None,
@@ -84,8 +89,9 @@ def _commit(commit_id: str, fields: Sequence[str]) -> Commit:
 
 
 def _clean(text: str) -> str:
-    """Text that has a JSON form: bytes that are no UTF-8 become replacement characters."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Text fit for terminals and JSON: on one line, without control characters, all UTF-8, and not too long."""
+    clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _CONTROL.sub(" ", clean)[:_MAX_LENGTH]
 
 
 def _time(seconds: str) -> datetime | None:

@@ -348,6 +348,7 @@ _HINTS: Final = (
     ("returned error: 401", "the token was refused: see --git-token-file"),
     ("returned error: 403", "the token may not read this repository"),
     ("Host key verification failed", "give the host's key with --git-known-hosts"),
+    ("bad permissions", "chmod 600 the file of --git-ssh-key"),
     ("Permission denied (publickey", "give a key the host takes with --git-ssh-key"),
     ("certificate", "give the authority that signed it with --git-ca"),
     ("redirect", "give the address it now has"),
