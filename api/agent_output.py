@@ -17,16 +17,20 @@ from trueup.models.log_order import ListenRequest, ListenResponse, LogTaken
 
 PIECE_BYTES: Final = 1024 * 1024
 """How large a piece may be; agents send smaller ones."""
+_UNKNOWN: Final = "register again with the cluster token"
 _NOT_WAITED_FOR: Final = "nobody waits for this output any more"
 
 
 def listen(ask: Ask) -> Answer:
     """Holds the agent until there is output to bring, or something else to say."""
     secret, request = secret_of(ask), body_of(ask, ListenRequest)
+    brought, node = _brought(ask), ask.deps.store.state.nodes.get(request.node_id)
+    if node is None:
+        raise refused(_UNKNOWN)
     try:
-        answer = _brought(ask).listen(request.node_id, secret, peer_gone=ask.peer_gone)
+        answer = brought.listen(node, secret, peer_gone=ask.peer_gone)
     except NoSuchOrder:
-        raise refused("register again with the cluster token") from None
+        raise refused(_UNKNOWN) from None
     return Response(to_json(answer), content_type="application/json")
 
 

@@ -117,7 +117,7 @@ class BroughtLogs(Protocol):
         """*answer* to a beat, with what the node's agent is to bring."""
         ...
 
-    def listen(self, node_id: NodeId, secret: str, *, peer_gone: Callable[[], bool]) -> ListenResponse:
+    def listen(self, node: Node, secret: str, *, peer_gone: Callable[[], bool]) -> ListenResponse:
         """Holds an agent until there is something to say to it. NoSuchOrder if *secret* is not the node's."""
         ...
 

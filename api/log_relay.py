@@ -59,10 +59,9 @@ class _Order:
     refusal: LogsUnavailable | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
     woken: threading.Condition
-    beat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,7 @@ class LogRelay:
         self._listeners: dict[NodeId, _Listener] = {}
         self._heard: dict[NodeId, _Heard] = {}
         self._wanted_at: dict[NodeId, float] = {}
+        self._nudged: set[NodeId] = set()
         self._closed = False
 
     @property
@@ -122,41 +122,40 @@ class LogRelay:
         self._heard[request.node_id] = _Heard(request.brings_logs, answer.heartbeat_seconds)
         if node is None or not request.brings_logs:
             return answer
-        away = self._reach.is_away(node)
-        if not away and not self._orders:
+        away = self._reach.has_failed(node)
+        if not away and not self._orders and not self._nudged:
             return answer
         with self._lock:
+            self._nudged.discard(request.node_id)
             logs = self._due(request.node_id)
             listen = away and self._has_place(request.node_id)
         return msgspec.structs.replace(answer, logs=logs, listen=listen) if logs or listen else answer
 
-    def listen(self, node_id: NodeId, secret: str, *, peer_gone: Callable[[], bool]) -> ListenResponse:
+    def listen(self, node: Node, secret: str, *, peer_gone: Callable[[], bool]) -> ListenResponse:
         """Holds an agent until there is something to say to it. NoSuchOrder if *secret* is not the node's."""
-        self._check(node_id, secret)
+        self._check(node.id, secret)
         deadline = self._clock.monotonic() + LISTEN_SECONDS
         with self._lock:
-            if not self._has_place(node_id):
+            if not self._has_place(node.id) or not self._reach.has_failed(node):
                 return ListenResponse()
             mine = _Listener(threading.Condition(self._lock))
-            before = self._listeners.get(node_id)
-            self._listeners[node_id] = mine
+            before = self._listeners.get(node.id)
+            self._listeners[node.id] = mine
             if before is not None:
                 before.woken.notify()
             try:
-                return self._hold(node_id, mine, deadline, peer_gone)
+                return self._hold(node.id, mine, deadline, peer_gone)
             finally:
-                if self._listeners.get(node_id) is mine:
-                    del self._listeners[node_id]
+                if self._listeners.get(node.id) is mine:
+                    del self._listeners[node.id]
 
-    def nudge(self, node: Node) -> bool:
-        """Has a listening agent beat at once; False if it does not listen."""
+    def nudge(self, node: Node) -> None:
+        """Has the node beat at once, as soon as it listens: there is news in the answer."""
         with self._lock:
+            self._nudged.add(node.id)
             listener = self._listeners.get(node.id)
-            if listener is None:
-                return False
-            listener.beat = True
-            listener.woken.notify()
-            return True
+            if listener is not None:
+                listener.woken.notify()
 
     def take(self, order_id: str, secret: str, piece: bytes, *, at: int, is_last: bool) -> LogTaken:
         """Takes in what of *piece*, which begins at byte *at* of the output, is new and has room.
@@ -264,9 +263,10 @@ class LogRelay:
         self, node_id: NodeId, mine: _Listener, deadline: float, peer_gone: Callable[[], bool]
     ) -> ListenResponse:
         while True:
-            logs = self._due(node_id)
-            if logs or mine.beat:
-                return ListenResponse(logs=logs, beat=mine.beat, again=True)
+            logs, beat = self._due(node_id), node_id in self._nudged
+            if logs or beat:
+                self._nudged.discard(node_id)
+                return ListenResponse(logs=logs, beat=beat, again=True)
             left = deadline - self._clock.monotonic()
             # A newer request of the same agent takes its place: this one's connection is most likely dead.
             if self._closed or left <= 0 or self._listeners.get(node_id) is not mine or peer_gone():

@@ -31,6 +31,7 @@ from reconciler.loop import ReconcileLoop
 from reconciler.sync import SyncLoop
 from trueup.agent_client import AgentClient
 from trueup.models.commit import Committed
+from trueup.models.node import Node
 from trueup.models.source_error import SourceUnavailable
 from trueup.notifications.loop import NoticeLoop
 from trueup.serving import HttpServer, tls_files
@@ -58,7 +59,7 @@ class ControlPlane:
         agents = AgentClient(
             self.store.node_secret,
             epoch=lambda: self.store.state.epoch,
-            on_try=lambda node, reached: self._reach.note(node, reached=reached),
+            on_try=self._tried,
         )
         self._closing.callback(agents.close)
         nudging = ThreadPoolExecutor(max_workers=NODES_AT_ONCE, thread_name_prefix="nudge")
@@ -127,6 +128,11 @@ class ControlPlane:
         self._source.look_now()
         self._wake_source()
 
+    def _tried(self, node: Node, reached: bool) -> None:
+        self._reach.note(node, reached=reached)
+        if not reached:
+            self._log_relay.nudge(node)
+
     def _wake_all(self) -> None:
         self.store.wake_all()
         self._log_relay.close()
@@ -179,7 +185,9 @@ def _secrets(settings: ServerSettings) -> Callable[[str], str]:
 
     def value(name: str) -> str:
         if settings.secrets is None:
-            raise LookupError(f"secret {name} is missing: start the server with --secrets DIR, which holds it")
+            raise LookupError(
+                f"secret {name} is missing: start the server with --secrets DIR, which holds it"
+            )
         try:
             return folder.value(name)
         except SecretMissing as error:

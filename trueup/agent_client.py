@@ -85,6 +85,7 @@ class AgentClient:
     ) -> None:
         secret = self._secret_of(node.id)
         if not node.endpoint or secret is None:
+            self._on_try(node, False)
             raise AgentUnreachable(f"node {node.name} offers no endpoint; it works by its heartbeats")
         headers = {
             "Authorization": f"Bearer {secret}",

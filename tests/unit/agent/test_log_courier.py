@@ -86,6 +86,7 @@ class Brought:
         reach.note(NODE, reached=False)
         self.relay = LogRelay(lambda _node_id: "secret", reach, clock)
         self.api = ApiWorld(data / "store", brought_logs=self.relay)
+        self.api.put(NODE)
         self.server = HttpServer(
             self.api.app, ("127.0.0.1", 0), stopping=self.api.stopping, on_stop=self.relay.close, watch_cap=8
         )
@@ -147,7 +148,7 @@ def test_output_is_brought_at_once_while_the_agent_listens(brought: Brought) -> 
 
 
 def test_it_listens_as_long_as_it_is_told_to(brought: Brought) -> None:
-    assert brought.relay.nudge(NODE)
+    brought.relay.nudge(NODE)
     assert brought.nudged.wait(10)
     assert until(lambda: brought.door.listened == 2 and brought.relay.listening == 1)
 

@@ -16,7 +16,7 @@ from api.log_relay import LISTEN_CAP, SILENT_SECONDS, WINDOW_BYTES, LogRelay
 from api.reach import AWAY_SECONDS, Reach
 from tests.builders import NOON, a_job, a_node, an_allocation
 from tests.unit.api.world import World, detail, until
-from trueup.models.ids import AllocationId, NodeId
+from trueup.models.ids import AllocationId
 from trueup.models.log_order import LogOrder
 from trueup.models.node import Node
 from trueup.models.wire import HeartbeatRequest, HeartbeatResponse
@@ -60,8 +60,8 @@ class Relayed:
 
         return self.pool.submit(run)
 
-    def listen(self, node_id: NodeId = NODE.id) -> "Future[Any]":
-        return self.pool.submit(self.relay.listen, node_id, f"secret of {node_id}", peer_gone=lambda: False)
+    def listen(self, node: Node = NODE) -> "Future[Any]":
+        return self.pool.submit(self.relay.listen, node, f"secret of {node.id}", peer_gone=lambda: False)
 
     def order(self) -> LogOrder:
         """The order of the only reader, as a heartbeat's answer tells it."""
@@ -160,7 +160,7 @@ def test_another_node_cannot_bring_it(relayed: Relayed) -> None:
     with pytest.raises(NoSuchOrder):
         relayed.relay.refuse(order.id, "secret of other", LogsUnavailable(404, "forged"))
     with pytest.raises(NoSuchOrder):
-        relayed.relay.listen(NODE.id, "secret of other", peer_gone=lambda: False)
+        relayed.relay.listen(NODE, "secret of other", peer_gone=lambda: False)
     other = a_node(id="other", name="other")
     assert (
         relayed.relay.answer(
@@ -205,9 +205,25 @@ def test_a_listening_agent_hears_of_an_order_at_once(relayed: Relayed) -> None:
     assert reading.result(10) == [b"one\n"]
 
 
+def test_a_nudge_comes_at_once_or_with_the_next_listening_but_not_after_a_beat(relayed: Relayed) -> None:
+    listening = relayed.listen()
+    assert until(lambda: relayed.relay.listening == 1)
+    relayed.relay.nudge(NODE)
+    assert listening.result(10).beat
+    relayed.relay.nudge(NODE)
+    assert relayed.listen().result(10).beat
+    relayed.relay.nudge(NODE)
+    relayed.relay.answer(BEAT, ANSWER, NODE)
+    listening = relayed.listen()
+    assert until(lambda: relayed.relay.listening == 1)
+    relayed.relay.close()
+    assert not listening.result(10).beat
+
+
 def test_one_that_can_be_reached_does_not_listen(relayed: Relayed) -> None:
     relayed.reach.note(NODE, reached=True)
     assert relayed.relay.answer(BEAT, ANSWER, NODE) is ANSWER
+    assert not relayed.listen().result(10).again
     without_endpoint = a_node(endpoint="")
     assert relayed.relay.answer(BEAT, ANSWER, without_endpoint).listen
 
@@ -217,12 +233,16 @@ def test_one_that_was_away_is_tried_again_after_a_while(relayed: Relayed) -> Non
     assert not relayed.reach.is_away(a_node(endpoint="http://127.0.0.1:2"))
     relayed.clock.ahead += AWAY_SECONDS + 1
     assert not relayed.reach.is_away(NODE)
+    # It listens on: only a try that succeeds shows that it can be reached.
+    assert relayed.relay.answer(BEAT, ANSWER, NODE).listen
+    relayed.reach.note(NODE, reached=False)
+    relayed.clock.ahead += AWAY_SECONDS + 1
+    assert relayed.reach.is_away(NODE)
+    relayed.clock.ahead += AWAY_SECONDS
+    assert not relayed.reach.is_away(NODE)
 
 
 def test_a_newer_request_of_an_agent_takes_the_place_of_its_older_one(relayed: Relayed) -> None:
-    first = relayed.listen()
-    assert until(lambda: relayed.relay.nudge(NODE))
-    assert first.result(10).beat
     second = relayed.listen()
     assert until(lambda: relayed.relay.listening == 1)
     third = relayed.listen()
@@ -233,7 +253,7 @@ def test_a_newer_request_of_an_agent_takes_the_place_of_its_older_one(relayed: R
 
 
 def test_who_listens_is_capped_and_half_the_places_are_for_those_that_are_asked(relayed: Relayed) -> None:
-    crowd = [relayed.listen(NodeId(f"n{number}")) for number in range(LISTEN_CAP // 2)]
+    crowd = [relayed.listen(a_node(id=f"n{number}", endpoint="")) for number in range(LISTEN_CAP // 2)]
     assert until(lambda: relayed.relay.listening == LISTEN_CAP // 2)
     assert not relayed.relay.answer(BEAT, ANSWER, NODE).listen
     assert not relayed.listen().result(10).again
@@ -249,7 +269,7 @@ def test_who_listens_is_capped_and_half_the_places_are_for_those_that_are_asked(
 
 def test_an_agent_that_hung_up_gives_its_place_back(relayed: Relayed) -> None:
     gone = threading.Event()
-    listening = relayed.pool.submit(relayed.relay.listen, NODE.id, relayed.secret, peer_gone=gone.is_set)
+    listening = relayed.pool.submit(relayed.relay.listen, NODE, relayed.secret, peer_gone=gone.is_set)
     assert until(lambda: relayed.relay.listening == 1)
     gone.set()
     listening.result(10)
