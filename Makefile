@@ -50,7 +50,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-e
 deps-debian:
 	apt-get -o DPkg::Lock::Timeout=300 install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
-DEBIAN := busybox-static chromium docker.io git gpg gpg-agent gpgconf iproute2 iptables nginx-light \
+DEBIAN := busybox-static chromium docker.io e2fsprogs git gpg gpg-agent gpgconf iproute2 iptables nginx-light \
   openssh-client openssh-server procps strace
 
 .venv/.ok: requirements/run.lock pyproject.toml

@@ -8,6 +8,7 @@ known in memory and is written once there is room.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -35,6 +36,11 @@ _STARTS: Final = "agent.starts"
 _STARTS_DIGITS: Final = 20
 _ADVICE: Final = (
     "move it aside and start again: what runs is found and taken up by what the control plane wants"
+)
+_FULL: Final = "its disk is full; make room on it, then start again: what runs goes on"
+_READ_ONLY_ADVICE: Final = (
+    "see why its disk cannot be written (the kernel's log, `mount`), mount it writable, then start again: what runs "
+    "goes on"
 )
 _SCHEMA: Final = """
 create table allocations (id text primary key, assignment blob not null, record blob not null) strict;
@@ -280,8 +286,11 @@ def open_journal(folder: Path) -> Journal:
 
     The folder is 0700, its files 0600 (SQLite's own beside it follow).
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock_file = _lock(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock_file = _lock(folder)
+    except OSError as error:
+        raise JournalUnusable(f"{folder}: {_unusable(error)}") from error
     path = folder / "agent.db"
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -292,9 +301,9 @@ def open_journal(folder: Path) -> Journal:
     except sqlite3.DatabaseError as error:
         os.close(lock_file)
         raise JournalUnusable(f"{path}: {_advice(error)}") from error
-    except OSError:
+    except OSError as error:
         os.close(lock_file)
-        raise
+        raise JournalUnusable(f"{path}: {_unusable(error)}") from error
 
 
 def _opened(path: Path, lock_file: int) -> Journal:
@@ -386,9 +395,28 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _advice(error: sqlite3.DatabaseError) -> str:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-        return "its disk is full; make room on it, then start again: what runs goes on"
-    return f"{error}; {_ADVICE}"
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return _FULL
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR:
+            return f"{error}; {_READ_ONLY_ADVICE}"
+        case _:
+            return f"{error}; {_ADVICE}"
+
+
+def _unusable(error: OSError) -> str:
+    match error.errno:
+        case errno.EROFS:
+            return f"the data folder is on a disk that is read-only; {_READ_ONLY_ADVICE}"
+        case errno.ENOSPC | errno.EDQUOT:
+            return _FULL
+        case errno.EACCES | errno.EPERM:
+            return (
+                f"the agent's user (uid {os.geteuid()}) may not use the data folder; make it the owner, or give "
+                "--data another folder"
+            )
+        case _:
+            return f"cannot be the data folder: {error.strerror}; give --data another folder"
 
 
 def _in_words(error: sqlite3.OperationalError) -> str:

@@ -1,4 +1,4 @@
-"""Disks of a few MiB of their own, which can be filled and made read-only: real mounts, which root alone can make."""
+"""Disks of a few MiB of their own, which can be filled and broken: real mounts, which root alone can make."""
 
 import os
 import subprocess
@@ -22,6 +22,29 @@ def a_small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@contextmanager
+def a_real_disk(folder: Path, size: str) -> Iterator[Path]:
+    """*folder*, made, as an ext4 disk of its own of *size* (`64M`), on an image beside it."""
+    folder.mkdir()
+    image = folder.with_suffix(".img")
+    with image.open("wb") as made:
+        made.truncate(int(size.removesuffix("M")) * 1024**2)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        unavailable("mount", "only root can mount a disk, which takes a loop device and mkfs.ext4")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def break_disk(disk: Path) -> None:
+    """What ext4 does by itself after an error of the device: from now on nothing of it can be written."""
+    subprocess.run(["mount", "-o", "remount,abort", str(disk)], check=True)
+
+
 def free_bytes(disk: Path) -> int:
     """What is free of it."""
     found = os.statvfs(disk)
@@ -35,8 +58,3 @@ def fill(disk: Path, leave_bytes: int) -> Path:
         while (left := free_bytes(disk) - leave_bytes) > 0:
             opened.write(b"x" * min(left, 2**16))
     return filler
-
-
-def remount(disk: Path, *, read_only: bool) -> None:
-    """Takes away that it can be written, as a kernel does after errors, or gives it back."""
-    subprocess.run(["mount", "-o", f"remount,{'ro' if read_only else 'rw'}", str(disk)], check=True)

@@ -60,6 +60,7 @@ class ProcessDriver:
         self._spawner = Spawner(data / "spawner", self._cgroups.of_shims())
         self._watch = ExitWatch(self._shim_ended)
         self._taking_over = threading.Lock()
+        self._unwritten_ends: dict[TaskFolder, EndRecord] = {}
         self._tasks.mkdir(mode=0o700, parents=True, exist_ok=True)
         if policy.enabled:
             self._spawner.warm_up()
@@ -99,14 +100,14 @@ class ProcessDriver:
     def status(self, handle: TaskHandle) -> TaskStatus:
         """What became of a task, from its records and the liveness of its shim."""
         folder = folder_of(self._tasks, handle)
-        end = folder.end()
+        end = self._end_of(folder)
         if end is not None:
             return _exited(end)
         run = folder.run() or self._rebuilt(handle, folder)
         if run is None:
             return self._status_without_record(handle, folder)
         if not self._observe(folder, run):
-            end = folder.end()
+            end = self._end_of(folder)
             return _exited(end) if end is not None else TaskStatus(state="gone", error=self._why_gone(run))
         return TaskStatus(state="running", pid=run.pid, started_at=moment(run.started_at))
 
@@ -141,6 +142,7 @@ class ProcessDriver:
             )
         leftovers.remove_cgroups(self._cgroups.folders_of(_cgroup_name(handle)))
         folder.remove()
+        self._unwritten_ends.pop(folder, None)
 
     def recover(self) -> Sequence[TaskHandle]:
         """Every attempt on record, and every cgroup of ours with processes whose record was lost."""
@@ -249,7 +251,7 @@ class ProcessDriver:
     def _take_over(self, folder: TaskFolder, run: RunRecord) -> bool:
         """Ends what a killed shim left and records that; whether the task's process still has to be waited for."""
         with self._taking_over:
-            if run.boot_id != self._boot_id or folder.end() is not None:
+            if run.boot_id != self._boot_id or self._end_of(folder) is not None:
                 return False
             main = open_process(run.main, self._boot_id)
             leftovers.end(folder.allocation_id, folder.task, run, main)
@@ -259,9 +261,17 @@ class ProcessDriver:
             if main is not None:
                 os.close(main)
             unseen = run.rebuilt and main is None
-            folder.write_end(_unseen_end(run) if unseen else _end_without_shim(run, folder.crash()))
+            end = _unseen_end(run) if unseen else _end_without_shim(run, folder.crash())
+            try:
+                folder.write_end(end)
+            except OSError as error:
+                # Nor could its shim, which has therefore ended: it is known here, for as long as this agent lives.
+                self._unwritten_ends[folder] = _unwritten_end(run, error)
             leftovers.remove_cgroups(run.cgroups)
             return False
+
+    def _end_of(self, folder: TaskFolder) -> EndRecord | None:
+        return folder.end() or self._unwritten_ends.get(folder)
 
     def _rebuilt(self, handle: TaskHandle, folder: TaskFolder) -> RunRecord | None:
         """The record of a task that runs although its own was lost, written anew; None if nothing of it runs.
@@ -351,6 +361,15 @@ def _unseen_end(run: RunRecord) -> EndRecord:
         started_at=run.started_at,
         finished_at=time.time(),
         error="its records were lost while it ran",
+    )
+
+
+def _unwritten_end(run: RunRecord, error: OSError) -> EndRecord:
+    return EndRecord(
+        pid=run.pid,
+        started_at=run.started_at,
+        finished_at=time.time(),
+        error=f"its end could not be recorded in the agent's data folder: {error.strerror}",
     )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.cluster import is_alive
+from tests.e2e.cluster import Json, is_alive, trueup
 from tests.e2e.plant import Plant
-from tests.small_disks import a_small_disk, fill, free_bytes
+from tests.small_disks import a_real_disk, a_small_disk, break_disk, fill, free_bytes
 
 MIB = 1024**2
 CLUSTER = "kind: Cluster\nname: cluster\nhold: off\n"
@@ -96,6 +96,46 @@ def test_a_data_folder_put_back_from_a_backup(plant: Plant) -> None:
     plant.api.until_running("late", 1)
 
 
+def test_a_disk_that_breaks(plant: Plant) -> None:
+    """What runs goes on, heartbeats too; starts wait and say why; what is to stop is stopped, and is seen to be."""
+    with a_real_disk(plant.folder / "node-1", "64M") as disk:
+        plant.start("node-1")
+        plant.specs.write("cluster.yaml", CLUSTER)
+        for job in ("web", "gone"):
+            plant.specs.write(f"{job}.yaml", a_job(job))
+        pids = {job: next(iter(plant.api.until_running(job, 1).values()))[0] for job in ("web", "gone")}
+        break_disk(disk)
+        plant.specs.write("late.yaml", a_job("late"))
+        assert "data folder cannot be written" in plant.api.until(lambda: unhealthy(plant))
+        plant.api.until(lambda: "data folder cannot be written" in plant.command("allocs", "--job", "late"))
+        plant.specs.remove("gone.yaml")
+        plant.api.until(
+            lambda: not [one for one in plant.api.allocations("gone", wanted=False) if is_live(one)]
+        )
+        assert not is_alive(pids["gone"])
+        used = plant.node("node-1")["used"]
+        plant.api.until(lambda: plant.node("node-1")["used"] != used)
+        assert plant.node("node-1")["status"] == "ready"
+        assert is_alive(pids["web"])
+
+        plant.agents["node-1"].kill()
+        refused = trueup("agent", "--data", "node-1", "--bind", "127.0.0.1:0", cwd=plant.folder, expect=1)
+        assert refused.stderr.count("\n") == 1
+        assert "is on a disk that is read-only; see why" in refused.stderr
+        assert is_alive(pids["web"])
+        psutil.Process(pids["web"]).kill()
+
+
+def unhealthy(plant: Plant) -> str | None:
+    """Why the node's processes do not work; None while they do."""
+    state = plant.node("node-1")["drivers"]["process"]
+    return None if state["healthy"] else str(state["detail"])
+
+
+def is_live(allocation: Json) -> bool:
+    return allocation["client_status"] not in {"complete", "failed", "lost"}
+
+
 def test_a_disk_with_too_little_room(plant: Plant) -> None:
     """What runs goes on, nothing new comes, the output of the longest ended goes first; with room, all goes on."""
     with a_small_disk(plant.folder / "node-1", "48m") as disk:
@@ -119,21 +159,17 @@ def test_a_disk_with_too_little_room(plant: Plant) -> None:
         filler = fill(disk, leave_bytes=15 * MIB + MIB // 2)
         plant.api.until(lambda: not folders["b1"].exists())
         assert free_bytes(disk) >= 20 * MIB
-        plant.api.until(lambda: plant.node("node-1")["drivers"]["process"]["healthy"])
+        plant.api.until(lambda: not unhealthy(plant))
         assert folders["b2"].is_dir()
 
         filler = fill(disk, leave_bytes=3 * MIB)
-        detail = plant.api.until(
-            lambda: (
-                plant.node("node-1")["drivers"]["process"]["detail"].startswith("disk pressure")
-                and plant.node("node-1")["drivers"]["process"]["detail"]
-            )
-        )
+        detail = plant.api.until(lambda: unhealthy(plant))
+        assert detail.startswith("disk pressure: ")
         assert detail.endswith(" MiB free, 16 MiB is kept free")
         assert "disk pressure" in plant.command("nodes")
         plant.api.until(lambda: not folders["b2"].exists())
         plant.specs.write("late.yaml", a_job("late"))
-        (reason,) = plant.api.until(lambda: unplaced(plant, "late"))
+        (reason,) = plant.api.until(lambda: unplaced(plant, "late") or None)
         assert reason.startswith("driver process is unhealthy: disk pressure: ")
         plant.specs.write("each.yaml", a_job("each", fields="type: system\npriority: 60"))
         plant.api.until(lambda: plant.api.job("each")["version"] == 2)

@@ -6,6 +6,7 @@ one parent of everything the task starts (subreaper), so nothing daemonises away
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -24,6 +25,8 @@ _KILL_AGAIN_MS = 20
 _KILL_AGAIN_AT_MOST_MS = 1000
 _DRAIN_READS = 64
 _WRITE_END_ATTEMPTS = 60
+_UNWRITABLE = (errno.EROFS, errno.EIO)
+_UNWRITABLE_ATTEMPTS = 3
 _COMMAND_BYTES = 1024 * 1024
 
 
@@ -327,10 +330,13 @@ class Watcher:
             cgroups.remove(place)
         with contextlib.suppress(OSError):
             os.unlink(CONTROL, dir_fd=self._folder)
-        for _ in range(_WRITE_END_ATTEMPTS):
+        for attempt in range(_WRITE_END_ATTEMPTS):
             try:
                 records.write_exit(self._folder, end)
-            except OSError:
+            except OSError as error:
+                # The agent takes the task for running as long as this waits; of a broken disk little is to be hoped.
+                if error.errno in _UNWRITABLE and attempt >= _UNWRITABLE_ATTEMPTS:
+                    return
                 if os.fstat(self._folder).st_nlink > 0:
                     time.sleep(1)
                 elif not self._takes_new_folder():  # Somebody deleted it: there is no place for an end.

@@ -83,6 +83,18 @@ def test_a_newer_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert holder_of(tmp_path) is None
 
 
+def test_what_cannot_be_a_data_folder_is_said(tmp_path: Path) -> None:
+    """Where, what is wrong, and what to do, in one line."""
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        JournalUnusable, match=r"file/agent: cannot be the data folder: Not a directory; give --data"
+    ):
+        open_journal(tmp_path / "file" / "agent")
+    (tmp_path / "agent.db").symlink_to("elsewhere")
+    with pytest.raises(JournalUnusable, match=r"agent\.db: cannot be the data folder: Too many levels"):
+        open_journal(tmp_path)
+
+
 def test_a_damaged_journal_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "agent.db").write_bytes(b"this is no database, and it is long enough to be looked at" * 20)
     with pytest.raises(JournalUnusable, match="move it aside"):
