@@ -20,6 +20,7 @@ from trueup.models.silence import patience
 from trueup.models.state import ClusterState
 from trueup.models.wire import AllocationUpdate, Holding
 
+_ENDS: Final = frozenset({"Terminated", "Driver failure", "Artifact failure"})
 ENDED: Final[frozenset[ClientStatus]] = frozenset({"complete", "failed"})
 
 
@@ -190,8 +191,15 @@ def _cause(tasks: Mapping[str, TaskState], reason: str) -> str:
     for name, task in sorted(tasks.items()):
         if task.oom_killed:
             return f": task {name} was killed: out of memory"
+        if task.failed and (ended := _end_in_words(task)):
+            return f": task {name}: {ended}"
         if task.failed and task.signal:
             return f": task {name} was killed by signal {task.signal}"
         if task.failed and task.exit_code is not None:
             return f": task {name} exited with {task.exit_code}"
     return f": {reason}" if reason else ""
+
+
+def _end_in_words(task: TaskState) -> str:
+    """How it ended, or why it never started, as its agent says it; empty where that is too long ago."""
+    return next((event.message for event in reversed(task.events) if event.type in _ENDS), "")

@@ -10,7 +10,7 @@ import pytest
 from metastore.errors import NameTaken, StoreUnavailable, UnknownNode
 from metastore.membership import Membership, MembershipSettings
 from metastore.store import SqlStore
-from tests.builders import CountingIds, a_node, an_allocation
+from tests.builders import NOON, CountingIds, a_node, an_allocation
 from tests.unit.metastore.talking import (
     NODE,
     HandClock,
@@ -22,7 +22,7 @@ from tests.unit.metastore.talking import (
     place,
     stop,
 )
-from trueup.models.allocation import TaskState
+from trueup.models.allocation import TaskEvent, TaskState
 from trueup.models.ids import AllocationId, NodeId
 from trueup.models.node import DriverState, NodeUse
 from trueup.models.template import NodePolicy
@@ -266,6 +266,48 @@ def test_a_beat_brings_news_into_the_store(store: SqlStore, talker: Talker) -> N
     assert store.state.nodes[NODE].drivers == {"docker": DriverState()}
     assert store.state.index == index + 1
     assert event_types(store)[-1] == "AllocationRunning"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (
+            TaskState(
+                state="dead",
+                failed=True,
+                signal=15,
+                events=(
+                    TaskEvent(at=NOON, type="Driver failure", message="the engine was away"),
+                    TaskEvent(at=NOON, type="Terminated", message="it ran longer than 10s: by signal 15"),
+                    TaskEvent(at=NOON, type="Not restarting", message="no more"),
+                ),
+            ),
+            "failed: task server: it ran longer than 10s: by signal 15",
+        ),
+        (
+            TaskState(
+                state="dead",
+                failed=True,
+                events=(TaskEvent(at=NOON, type="Driver failure", message="no such program"),),
+            ),
+            "failed: task server: no such program",
+        ),
+        (TaskState(state="dead", failed=True, exit_code=3), "failed: task server exited with 3"),
+        (
+            TaskState(state="dead", failed=True, oom_killed=True),
+            "failed: task server was killed: out of memory",
+        ),
+    ],
+)
+def test_the_news_of_a_failure_says_what_its_agent_says_of_it(
+    store: SqlStore, talker: Talker, task: TaskState, words: str
+) -> None:
+    allocation = place(store)
+    talker.beat(an_update(allocation, "failed", tasks={"server": task}))
+
+    told = [entry.value for entry in store.events(after=None, limit=1000)]
+    assert told[-1].type == "AllocationFailed"
+    assert told[-1].message.endswith(words)
 
 
 def test_an_older_beat_changes_nothing(store: SqlStore, talker: Talker) -> None:
