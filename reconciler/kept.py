@@ -22,3 +22,11 @@ class Kept(Generic[Answer]):
                 del self._held[next(iter(self._held))]
         self._held[key] = found
         return found
+
+    def items(self) -> list[tuple[Hashable, Answer]]:
+        """What is kept now."""
+        return list(self._held.items())
+
+    def put(self, key: Hashable, answer: Answer) -> None:
+        """Puts *answer* in the place of what is kept under *key*."""
+        self._held[key] = answer

@@ -14,7 +14,8 @@ import numpy as np
 from reconciler.changes import Place
 from reconciler.columns import FREE_CPU, FREE_MEMORY, Column, Mask
 from reconciler.distinct import Distinct, distinct_of
-from reconciler.node_table import NodeTable, refused, table_of
+from reconciler.gates import refused
+from reconciler.node_table import NodeTable, table_of
 from reconciler.packing import NEVER
 from reconciler.preemption import PRIORITY_DELTA, Holder, cost, victims
 from reconciler.ranking import Entry, Ranking
@@ -152,6 +153,22 @@ class Search:
             if refusal is not None:
                 found[refusal] += 1
         return +found
+
+    def standings(self, place: Place) -> list[tuple[float, int]]:
+        """Every row that would take *place*, with its whole score as people see it."""
+        pinned = self._pinned(place)
+        rows = np.flatnonzero(self._may_run).tolist() if pinned is None else pinned
+        able = [row for row in rows if self._may_run[row] and self._refuses(row, place, None) is None]
+        return [(self._score.shown(self._total(row, place)), row) for row in able]
+
+    def parts(self, row: int) -> dict[str, float]:
+        """What the score of a row is the sum of."""
+        used = self._room.usage(self._table.nodes[row].id)
+        return self._score.parts(row, used, self._held.get(row, 0))
+
+    def node_of(self, row: int) -> Node:
+        """The node of a row."""
+        return self._table.nodes[row]
 
     def _count_full(self, among: Mask, leaving: int | None, found: Counter[str]) -> Mask:
         """Counts the rows that lack cpu or memory, as `fits` would; which are left to be asked alone."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from reconciler.columns import FREE_CPU
 from reconciler.evaluate import evaluate
 from reconciler.feasibility import check
+from reconciler.gates import Gates, refused
 from reconciler.kept import Kept
-from reconciler.node_table import NodeTable, refused, table_of
+from reconciler.node_table import NodeTable, table_of
 from reconciler.ranking import Ranking
 from reconciler.scoring import Score
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
@@ -163,6 +165,52 @@ def test_the_table_follows_the_state() -> None:
     assert [one.name for one in table_of(state).nodes] == ["a", "b"]
 
 
+@given(st.data())
+def test_a_table_that_followed_its_nodes_says_what_a_new_one_does(data: st.DataObject) -> None:
+    """Also for what was asked before they changed; only other resources or other nodes make a new table."""
+    state, job = data.draw(clusters())
+    group = job.groups[0]
+    constraint = Constraint(attribute="node.labels.rack", operator="is_set")
+    for _ in range(2):
+        table = table_of(state)
+        table.gates(job, group, state.settings)
+        table.values("node.labels.rack")
+        evaluate("web", state, NOON, CountingIds())
+        for node in data.draw(st.lists(st.sampled_from(table.nodes), max_size=2)):
+            now = data.draw(nodes(node.name))
+            same_size = data.draw(st.booleans())
+            state.nodes[node.id] = (
+                msgspec.structs.replace(now, resources=node.resources) if same_size else now
+            )
+        followed, new = table_of(state), NodeTable(state)
+        sizes = [node.resources for node in table.nodes]
+        assert (followed is table) == (sizes == [node.resources for node in new.nodes])
+        assert followed.nodes == new.nodes
+        assert list(followed.meets(constraint)) == list(new.meets(constraint))
+        (codes, names), (codes_now, names_now) = (one.values("node.labels.rack") for one in (followed, new))
+        assert (list(codes), names) == (list(codes_now), names_now)
+        told = []
+        for one in (followed, new):
+            among = np.ones(len(one.nodes), dtype=np.bool_)
+            told.append((sorted(refused(one.gates(job, group, state.settings), among)), list(among)))
+        assert told[0] == told[1]
+        plans = [evaluate("web", one, NOON, CountingIds()) for one in (state, state.copy())]
+        assert plans[0].placements == plans[1].placements
+        assert plans[0].unplaced == plans[1].unplaced
+
+
+def test_a_node_that_changes_leaves_what_is_known_of_the_others() -> None:
+    """Its status costs one question for each filter: who passes the others is worked out no second time."""
+    state = a_state(nodes=(a_node("a"), a_node("b", labels={"disk": "ssd"})), jobs=(a_job(),))
+    table, job = table_of(state), a_job(constraints=(Constraint(attribute="node.labels.disk", value="ssd"),))
+    accepts, *others = table.gates(job, job.groups[0], state.settings)
+    state.nodes[a_node("a").id] = a_node("a", eligible=False)
+    assert table_of(state) is table
+    now = table.gates(job, job.groups[0], state.settings)
+    assert [one is other for one, other in zip(now[1:], others, strict=True)] == [True] * len(others)
+    assert (list(accepts.passes), list(now[0].passes)) == ([True, True], [False, True])
+
+
 def test_a_copy_of_the_state_has_a_table_of_its_own() -> None:
     node, job = a_node("a"), a_job(cpu=1)
     state = a_state(nodes=(node,), jobs=(job,))
@@ -187,7 +235,7 @@ def test_more_demands_and_constraints_than_are_kept_are_placed_as_well() -> None
     )
     state = a_state(nodes=nodes, jobs=jobs)
     table = table_of(state)
-    table._gates, table._passing, table._packings = Kept(3), Kept(2), Kept(2)
+    table._gates, table._passing, table._packings = Gates(3), Kept(2), Kept(2)
     for number in (*range(8), *reversed(range(8))):
         (placement,) = evaluate(f"j{number}", state, NOON, CountingIds()).placements
         assert placement.allocation.node == f"n{number}"
