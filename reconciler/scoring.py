@@ -59,6 +59,17 @@ class Score:
         total = self._with_parts(self._packing.of_one(row, used), row, twins)
         return total - _PART if failed else total
 
+    def parts(self, row: int, used: NodeUsage, twins: int) -> dict[str, float]:
+        """What a row's whole score, as people see it, is the sum of; only parts that a group has."""
+        found = {"room": (self._packing.of_one(row, used) + 1) / self._range}
+        if twins > 0 and self._by_twin:
+            found["others of the group there"] = -min(twins * self._by_twin, _TWINS) / self._range
+        if self._affinity is not None:
+            found["affinities"] = float(self._affinity[row]) / self._range
+        if self.spreading is not None:
+            found["spreads"] = self.of_spreads_on(row) / self._range
+        return found
+
     def _with_parts(self, total: float, row: int, twins: int) -> float:
         if twins > 0:
             total -= min(twins * self._by_twin, _TWINS)
