@@ -29,6 +29,7 @@ from trueup.sources.watch import FolderWatch
 
 _LONGEST_WAIT: Final = timedelta(minutes=5)
 _BROKEN_TIMES: Final = 2
+_MAX_TOKEN_BYTES: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,9 +283,14 @@ class GitTree:
         if file is None:
             return ""
         try:
-            return file.read_text(encoding="utf-8").strip()
+            with file.open("rb") as opened:
+                content = opened.read(_MAX_TOKEN_BYTES + 1)
+            token = content.decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceUnavailable(f"the token file {file} cannot be read: {error}") from None
+        if len(content) > _MAX_TOKEN_BYTES or len(token.split()) > 1:
+            raise SourceUnavailable(f"the token file {file} does not hold one token on one line")
+        return token
 
     def _note_broken(self, failure: GitFailed) -> None:
         """Throws the mirror away when it failed twice in a row although the remote answers."""

@@ -54,6 +54,7 @@ _LOG_SECONDS: Final = 20.0
 _PACK_SECONDS: Final = 300.0
 _PACK_AFTER: Final = 64
 """Each fetch that brings something leaves a pack behind; so many are made one."""
+_OTHER_HASH: Final = "server sha256"
 _LIMIT_UNIT_BYTES: Final = 512
 _LOGGED_COMMITS: Final = 1000
 """How far back authors are looked for when nothing was applied yet, or the history since is longer."""
@@ -72,6 +73,7 @@ class GitMirror:
         self._full_ref = ""
         self._fetches = 0
         self._filters = remote.path is None
+        self._hash = "sha1"
         self._last: tuple[str, Commit] | None = None
 
     @property
@@ -84,7 +86,8 @@ class GitMirror:
         if not (self._folder / "HEAD").exists():
             self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             git.run(
-                "init", "--quiet", "--bare", "--template=", "--initial-branch=none", str(self._folder),
+                "init", "--quiet", "--bare", "--template=", "--initial-branch=none",
+                f"--object-format={self._hash}", str(self._folder),
                 git_dir=self._folder, deadline_seconds=_READ_SECONDS,
             )  # fmt: skip
         for pattern in _LEFTOVERS:
@@ -118,21 +121,15 @@ class GitMirror:
 
         *query_seconds* is what the remote has to tell its refs.
         """
-        if is_commit_id(ref):
-            return self._commit_id(git, ref, deadline_seconds)
-        known = self._full_ref if self._full_ref.startswith("refs/heads/") or ref.startswith("refs/") else ""
-        full = known or self._full_name(git, ref, query_seconds)
-        if not full:
-            return self._short_id(git, ref, deadline_seconds)
         try:
-            self._fetch(git, [f"+{full}:{_FOLLOWED}"], deadline_seconds)
+            return self._follow(git, ref, deadline_seconds, query_seconds)
         except GitFailed as failure:
-            self._full_ref = ""
-            if "remote ref" in failure.text and not failure.timed_out:
-                raise RefMissing(f"the repository no longer has {full}") from None
-            raise
-        self._full_ref = full
-        return self._followed(git)
+            if _OTHER_HASH not in failure.text or self._hash == "sha256":
+                raise
+        self.discard()
+        self._hash = "sha256"
+        self.prepare(git)
+        return self._follow(git, ref, deadline_seconds, query_seconds)
 
     def tree(self, git: GitCommand, commit: str, roots: Sequence[str]) -> Folder:
         """All entries of a commit below *roots*."""
@@ -178,6 +175,23 @@ class GitMirror:
             answers,
         ):
             yield BlobReader(questions, answers)
+
+    def _follow(self, git: GitCommand, ref: str, deadline_seconds: float, query_seconds: float) -> Commit:
+        if is_commit_id(ref):
+            return self._commit_id(git, ref, deadline_seconds)
+        known = self._full_ref if self._full_ref.startswith("refs/heads/") or ref.startswith("refs/") else ""
+        full = known or self._full_name(git, ref, query_seconds)
+        if not full:
+            return self._short_id(git, ref, deadline_seconds)
+        try:
+            self._fetch(git, [f"+{full}:{_FOLLOWED}"], deadline_seconds)
+        except GitFailed as failure:
+            self._full_ref = ""
+            if "remote ref" in failure.text and not failure.timed_out:
+                raise RefMissing(f"the repository no longer has {full}") from None
+            raise
+        self._full_ref = full
+        return self._followed(git)
 
     def _full_name(self, git: GitCommand, ref: str, deadline_seconds: float) -> str:
         """The remote's full name for a branch or a tag, in this order; empty if it has neither."""

@@ -35,10 +35,10 @@ def job_text(name: str, argument: str = "1") -> str:
 class Repo:
     """A repository with a work tree, driven as its authors would."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *options: str) -> None:
         self.path = path
         path.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main", *options)
 
     def git(self, *arguments: str, author: str = "Ann") -> str:
         """Runs git with a name of its own and nobody's configuration."""

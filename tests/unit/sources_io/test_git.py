@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.require import require
 from tests.unit.sources_io.repository import ENVIRONMENT, ManualClock, Repo, follow, job_text
 from trueup.models.desired import DesiredState
 from trueup.models.source_error import SourceUnavailable
@@ -564,6 +565,38 @@ def test_work_tree_is_not_needed(repo: Repo, data: Path, clock: ManualClock, tmp
     repo.git("worktree", "add", "-q", "-b", "side", str(tmp_path / "linked"))
     assert follow(tmp_path / "bare.git", data / "1", clock).read(None).commit.id == commit
     assert follow(tmp_path / "linked", data / "2", clock, ref="side").read(None).commit.id == commit
+
+
+def test_repository_of_the_longer_hash(data: Path, clock: ManualClock, tmp_path: Path) -> None:
+    require("git")
+    repo = Repo(tmp_path / "long", "--object-format=sha256")
+    repo.commit({"a.yaml": job_text("a")})
+    source = follow(repo.path, data, clock)
+    first = source.read(None)
+    assert len(first.commit.id) == 64
+    newer = repo.commit({"a.yaml": job_text("a", "2")}, author="Bob")
+    state = read_now(source, first)
+    assert (state.commit.id, authors(state)) == (newer, {"a": "Bob"})
+    assert follow(repo.path, data, clock).read(newer).commit.id == newer  # type: ignore[arg-type]
+    assert follow(repo.path, data / "2", clock, ref=first.commit.id).read(None).commit.id == first.commit.id
+
+
+def test_disk_that_is_nearly_full(
+    repo: Repo, source: TreeSpecSource, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is the store's. The mirror stays, for another one would need as much."""
+    repo.commit({"a.yaml": job_text("a")})
+    first = source.read(None)
+    newer = repo.commit({"a.yaml": job_text("a", "2")})
+    with monkeypatch.context() as patch:
+        patch.setattr("trueup.sources.git_mirror._KEPT_FREE_BYTES", 1024**6)
+        for _ in range(3):
+            with pytest.raises(SourceUnavailable, match="are free on the disk of"):
+                read_now(source, first)
+        assert (
+            repo.git(f"--git-dir={mirror_of(data)}", "rev-parse", "refs/trueup/followed") == first.commit.id
+        )
+    assert read_now(source, first).commit.id == newer
 
 
 def test_shallow_repository(repo: Repo, data: Path, clock: ManualClock, tmp_path: Path) -> None:

@@ -65,6 +65,41 @@ def test_upload_pack_that_hangs_is_killed(repo: Repo, tmp_path: Path, clock: Man
     assert source.read(first.commit.id).commit.id == newer
 
 
+def test_restart_waits_no_longer_for_a_remote_that_hangs(
+    repo: Repo, tmp_path: Path, clock: ManualClock
+) -> None:
+    """The long deadline is for a first fetch: whoever has a mirror needs only what is new."""
+    repo.commit({"a.yaml": job_text("a")})
+    follow(repo.path, tmp_path / "data", clock).read(None)
+    os.mkfifo(repo.path / ".git/packed-refs")
+    source = follow(repo.path, tmp_path / "data", clock, deadline=timedelta(seconds=0.5))
+    with pytest.raises(SourceUnavailable, match=r"no answer within 0.5 s"):
+        source.read(None)
+
+
+def test_many_readers_are_one_question(silent: str, repo: Repo, tmp_path: Path, clock: ManualClock) -> None:
+    """While a look is under way, others wait for what it finds."""
+    source = follow(f"https://{silent}/x.git", tmp_path / "data", clock, deadline=timedelta(seconds=2))
+    errors: list[str] = []
+    asking: set[int] = set()
+
+    def read() -> None:
+        try:
+            source.read(None)
+        except SourceUnavailable as error:
+            errors.append(str(error))
+
+    readers = [threading.Thread(target=read) for _ in range(5)]
+    for reader in readers:
+        reader.start()
+    while any(reader.is_alive() for reader in readers):
+        asking |= {child.pid for child in git_children() if child.name().startswith("git-remote")}
+        readers[0].join(0.02)
+    assert len(errors) == 5
+    assert len(set(errors)) == 1
+    assert len(asking) == 1
+
+
 def test_close_ends_a_fetch_under_way(silent: str, repo: Repo, tmp_path: Path, clock: ManualClock) -> None:
     """A shutdown does not wait for the deadline."""
     source = follow(f"https://{silent}/x.git", tmp_path / "data", clock)

@@ -93,6 +93,17 @@ def test_token_file_that_is_gone(server: GitHttps, token_file: Path, data: Path,
         source.read(None)
 
 
+@pytest.mark.parametrize("content", ["ci:s3cret\nmore", "x" * 10_000])
+def test_token_file_that_holds_something_else(
+    server: GitHttps, token_file: Path, data: Path, clock: ManualClock, content: str
+) -> None:
+    token_file.write_text(content)
+    source = follow(server.url(), data, clock, ca_file=server.ca_file, token_file=token_file)
+    with pytest.raises(SourceUnavailable, match="does not hold one token on one line") as error:
+        source.read(None)
+    assert "s3cret" not in str(error.value)
+
+
 def test_unknown_authority(server: GitHttps, token_file: Path, data: Path, clock: ManualClock) -> None:
     source = follow(server.url(), data, clock, token_file=token_file)
     with pytest.raises(SourceUnavailable, match="--git-ca"):
