@@ -152,15 +152,16 @@ def _is_healthy(state: ClusterState, name: str) -> bool:
 
 def _stops_after(state: ClusterState, name: str) -> tuple[str, ...]:
     """Jobs that depend on the job *name*, which ends, and end too but still run."""
-    found = []
-    for other, held in state.jobs.items():
-        version = state.versions.get((other, held.version))
-        if version is None or name not in version.job.depends_on:
-            continue
-        ends = held.removed or version.job.suspended
-        if ends and any(not one.is_terminal for one in state.allocations_of_job(other)):
-            found.append(other)
-    return tuple(sorted(found))
+    return tuple(
+        other
+        for other in state.dependants_of(name)
+        if _ends(state, other) and any(not one.is_terminal for one in state.allocations_of_job(other))
+    )
+
+
+def _ends(state: ClusterState, name: str) -> bool:
+    job = state.wanted_job(name)
+    return job is None or job.suspended
 
 
 def _emptied_nodes(state: ClusterState, allocations: Sequence[Allocation]) -> frozenset[NodeId]:

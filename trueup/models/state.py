@@ -4,7 +4,7 @@ Values are frozen; the containers here change only through the `put_…` and `dr
 per-job and per-node indexes and the nodes' running totals right, so that no reader recounts them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -73,6 +73,7 @@ class ClusterState:
     _ids_by_job: dict[str, dict[AllocationId, None]] = field(default_factory=dict)
     _ids_by_node: dict[NodeId, dict[AllocationId, None]] = field(default_factory=dict)
     _deployments_by_job: dict[str, dict[DeploymentId, None]] = field(default_factory=dict)
+    _dependants: dict[str, dict[str, None]] = field(default_factory=dict, compare=False)
     _usage: dict[NodeId, NodeUsage] = field(default_factory=dict)
     derived: object | None = field(default=None, compare=False, repr=False)
     touched: set[NodeId] = field(default_factory=set, compare=False, repr=False)
@@ -104,6 +105,13 @@ class ClusterState:
         """Deployments of *job*, oldest first."""
         ids = list(self._deployments_by_job.get(job, ()))
         return [found for held in ids if (found := self.deployments.get(held)) is not None]
+
+    def dependants_of(self, name: str) -> Sequence[str]:
+        """Jobs whose current version depends on the job *name*, sorted."""
+        known = ((other, self.current_version(other)) for other in list(self._dependants.get(name, ())))
+        return sorted(
+            other for other, version in known if version is not None and name in version.job.depends_on
+        )
 
     def usage(self, node_id: NodeId) -> NodeUsage:
         """The node's running totals. Not to be changed by the caller: `copy` it for what-if."""
@@ -164,6 +172,8 @@ class ClusterState:
     def put_version(self, version: JobVersion) -> None:
         """Adds or replaces a job version."""
         self.versions[version.job.name, version.version] = version
+        for name in version.job.depends_on:
+            _add(self._dependants, name, version.job.name)
 
     def copy(self) -> "ClusterState":
         """An independent copy, for what-if: containers are copied, the frozen values in them shared."""
@@ -188,6 +198,7 @@ class ClusterState:
             _ids_by_job={job: dict(ids) for job, ids in self._ids_by_job.items()},
             _ids_by_node={node: dict(ids) for node, ids in self._ids_by_node.items()},
             _deployments_by_job={job: dict(ids) for job, ids in self._deployments_by_job.items()},
+            _dependants={job: dict(names) for job, names in self._dependants.items()},
             _usage={node: used.copy() for node, used in self._usage.items()},
         )
 
