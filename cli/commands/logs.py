@@ -2,7 +2,7 @@
 
 import codecs
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
@@ -37,7 +37,8 @@ def command(
 ) -> None:
     """Print what a task of an allocation wrote.
 
-    Of a JOB with several allocations, the newest is taken and named on stderr. Into a pipe the output goes as the
+    Of a JOB with several allocations, the newest that is wanted is taken and named on stderr, with how many others
+    there are; those that have ended are asked for by their id. Into a pipe the output goes as the
     task wrote it; on a terminal, control characters show as escapes.
     """
     if follow and previous:
@@ -76,9 +77,17 @@ def _newest_of(client: Client, job: JobView) -> AllocationView:
         raise Failed(f"job {job.name} has no allocations{f': {job.reason}' if job.reason else ''}")
     if len(held) > 1:
         say(
-            f"{job.name} has {len(held)} allocations; this is {held[0].name} ({held[0].id[:8]}) on {held[0].node}"
+            f"{job.name} has {_counted(held)}; this is {held[0].name} ({held[0].id[:8]}) on {held[0].node}; "
+            f"`trueup allocs --all --job {job.name}` lists the others"
         )
     return held[0]
+
+
+def _counted(held: Sequence[AllocationView]) -> str:
+    over = sum(one.is_over for one in held)
+    now = len(held) - over
+    current = f"{now or 'no'} allocation{'' if now == 1 else 's'}"
+    return f"{current} and {over} that {'has' if over == 1 else 'have'} ended" if over else current
 
 
 def _choose_task(held: AllocationView, task: str | None) -> str | None:

@@ -179,9 +179,21 @@ def test_logs_of_a_job_are_those_of_its_newest_allocation(run: Run) -> None:
     result = run("logs", "web")
     assert result.stdout_bytes == b"one\n\x1b[31mtwo\n"
     assert result.stderr.startswith("web has 3 allocations; this is web.app[")
+    assert "`trueup allocs --all --job web` lists the others" in result.stderr
     missing = run("logs", "web.app[0]", "--stderr")
     assert missing.exit_code == 1
     assert missing.stderr == "Error: nothing was written to stderr\n"
+
+
+def test_logs_of_a_job_say_how_many_allocations_have_ended(run: Run, live: LiveControlPlane) -> None:
+    """What runs is taken before what has ended, however new that is."""
+    with live.store.transaction() as transaction:
+        for held in list(transaction.state.allocations.values())[1:]:
+            ended = msgspec.structs.replace(held, desired_status="stop", client_status="complete")
+            transaction.put_allocation(ended)
+    assert run("logs", "web").stderr.startswith(
+        "web has 1 allocation and 2 that have ended; this is web.app["
+    )
 
 
 def test_the_export_is_whole_and_has_the_index(run: Run, live: LiveControlPlane) -> None:
