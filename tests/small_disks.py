@@ -45,6 +45,16 @@ def break_disk(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,abort", str(disk)], check=True)
 
 
+@contextmanager
+def frozen(disk: Path) -> Iterator[None]:
+    """Whoever writes to it waits until it is over, in uninterruptible sleep: no signal ends them, SIGKILL neither."""
+    subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=True)
+
+
 def free_bytes(disk: Path) -> int:
     """What is free of it."""
     found = os.statvfs(disk)

@@ -13,6 +13,7 @@ from trueup.models.node import Node
 from trueup.models.record import JobRecord
 from trueup.models.revision import Held, Revision
 from trueup.models.state import ClusterState
+from trueup.models.stopping import stopping_words
 
 MAX_ROWS: Final = 200
 MAX_REVISIONS: Final = 10
@@ -145,7 +146,7 @@ def _allocation_row(held: Allocation) -> AllocationRow:
         word=_word(held),
         restarts=sum(task.restarts for task in held.tasks.values()),
         since=max(started, default=held.created_at),
-        detail=held.reason or _newest_event(held),
+        detail=_detail(held),
     )
 
 
@@ -155,6 +156,11 @@ def _word(held: Allocation) -> str:
     if held.client_status == "running" and held.healthy is not True:
         return "starting" if held.healthy is None else "unhealthy"
     return held.client_status
+
+
+def _detail(held: Allocation) -> str:
+    stopping = "" if held.is_terminal else stopping_words(held.tasks.values())
+    return "; ".join(part for part in (held.reason, stopping) if part) or _newest_event(held)
 
 
 def _newest_event(held: Allocation) -> str:

@@ -12,6 +12,7 @@ from cli.listing import Listing, run
 from cli.options import Command, output_option, watch_option
 from cli.system import SystemClock
 from cli.views import AllocationView, short_id
+from trueup.models.stopping import stopping_words
 
 _TROUBLES: Final = frozenset({"Driver failure", "Artifact failure", "Terminated", "Check failed", "Waiting"})
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -35,10 +36,12 @@ def ports(held: AllocationView) -> str:
 
 
 def reason(held: AllocationView) -> Cell:
-    """Why it is stopped, or what is the matter with it."""
+    """Why it is stopped and how far that got, or what is the matter with it."""
+    stopping = "" if held.has_ended else stopping_words(held.tasks.values())
     if held.desired_status == "run":
-        return Cell(held.reason or _trouble(held))
-    return Cell(f"{held.desired_status}: {held.reason}".removesuffix(": "), "busy")
+        return Cell(held.reason or stopping or _trouble(held))
+    why = f"{held.desired_status}: {held.reason}".removesuffix(": ")
+    return Cell(f"{why}; {stopping}".removesuffix("; "), "busy")
 
 
 def _trouble(held: AllocationView) -> str:

@@ -1,6 +1,7 @@
 """A node's own state with real agents: what is in use there, what it keeps back, and a disk with too little room."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.cluster import Json, is_alive, trueup
+from tests.e2e.cluster import Json, eventually, is_alive, trueup
 from tests.e2e.plant import Plant
-from tests.small_disks import a_real_disk, a_small_disk, break_disk, fill, free_bytes
+from tests.small_disks import a_real_disk, a_small_disk, break_disk, fill, free_bytes, frozen
 
 MIB = 1024**2
 CLUSTER = "kind: Cluster\nname: cluster\nhold: off\n"
@@ -23,14 +24,16 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     made.end()
 
 
-def a_job(name: str, *, fields: str = "", command: str = "[sleep, '600']", count: int = 1) -> str:
+SLEEP = "config: {command: [sleep, '600']}"
+
+
+def a_job(name: str, *, fields: str = "", task: str = SLEEP, count: int = 1) -> str:
     return f"""
 kind: Job
 name: {name}
 {fields}
 update: {{min_healthy_time: 100ms}}
-groups:
-  - {{name: app, count: {count}, tasks: [{{name: s, config: {{command: {command}}}, resources: {{memory: 16MiB}}}}]}}
+groups: [{{name: app, count: {count}, tasks: [{{name: s, resources: {{memory: 16MiB}}, {task}}}]}}]
 """
 
 
@@ -96,6 +99,34 @@ def test_a_data_folder_put_back_from_a_backup(plant: Plant) -> None:
     plant.api.until_running("late", 1)
 
 
+def test_a_task_that_no_signal_ends(plant: Plant) -> None:
+    """In uninterruptible sleep it is shown as stopping, and its room is given to nobody until it has ended."""
+    with a_real_disk(plant.folder / "hanging", "16M") as disk:
+        plant.start_server()
+        plant.start_agent("node-1", "--memory", "24MiB")
+        plant.until_ready("node-1")
+        plant.specs.write("cluster.yaml", CLUSTER)
+        plant.specs.write("empty.yaml", a_job("empty", count=0))
+        write = f"[sh, -c, 'while sleep 0.05; do echo line > {disk}/file; done']"
+        plant.specs.write(
+            "stuck.yaml", a_job("stuck", task=f"config: {{command: {write}}}, kill_timeout: 1s")
+        )
+        pid = next(iter(plant.api.until_running("stuck", 1).values()))[0]
+        with frozen(disk):
+            eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_DISK_SLEEP)
+            plant.specs.remove("stuck.yaml")
+            plant.specs.write("next.yaml", a_job("next"))
+            words = (
+                r"stop: job removed; stopping since \d\d:\d\d:\d\d UTC: still running although it was killed"
+            )
+            plant.api.until(lambda: re.search(words, plant.command("allocs", "--job", "stuck")))
+            assert is_alive(pid)
+            plant.api.until(lambda: unplaced(plant, "next") == {"insufficient memory": 1})
+            assert plant.node("node-1")["status"] == "ready"
+        plant.api.until_running("next", 1)
+        assert not is_alive(pid)
+
+
 def test_a_disk_that_breaks(plant: Plant) -> None:
     """What runs goes on, heartbeats too; starts wait and say why; what is to stop is stopped, and is seen to be."""
     with a_real_disk(plant.folder / "node-1", "64M") as disk:
@@ -144,9 +175,9 @@ def test_a_disk_with_too_little_room(plant: Plant) -> None:
         plant.until_ready("node-1")
         plant.specs.write("cluster.yaml", CLUSTER)
         plant.specs.write("web.yaml", a_job("web"))
-        write = "[sh, -c, 'head -c 6000000 /dev/zero > big; echo done']"
+        write = "config: {command: [sh, -c, 'head -c 6000000 /dev/zero > big; echo done']}"
         for number in (1, 2):
-            plant.specs.write(f"b{number}.yaml", a_job(f"b{number}", fields="type: batch", command=write))
+            plant.specs.write(f"b{number}.yaml", a_job(f"b{number}", fields="type: batch", task=write))
             plant.api.until(lambda one=number: plant.api.job(f"b{one}")["health"] == "Healthy")  # type: ignore[misc]
         plant.specs.write("each.yaml", a_job("each", fields="type: system"))
         running = plant.api.until_running("web", 1)

@@ -86,6 +86,24 @@ def test_what_is_shown(world: World) -> None:
     assert re.search(r"confirm: (\"|&#34;)abc123", text)
 
 
+def test_what_does_not_end_says_since_when(world: World) -> None:
+    """Beside why it is to end."""
+    web, node = a_job("web"), a_node()
+    events = (
+        TaskEvent(at=NOON, type="Stopping", message="with SIGTERM"),
+        TaskEvent(at=NOON, type="Killing", message="still running after 5s"),
+    )
+    stuck = an_allocation(
+        web,
+        node,
+        desired_status="stop",
+        reason="updating",
+        tasks={"s": TaskState(state="running", events=events)},
+    )
+    world.put(web, node, stuck)
+    assert "updating; stopping since 12:00:00 UTC: still running after 5s" in world.client.get("/").text
+
+
 def test_source_in_trouble(world: World) -> None:
     """A source that cannot be read is told with its cause, and that nothing changes."""
     with world.store.transaction() as transaction:

@@ -72,6 +72,29 @@ def test_allocations_that_are_history_are_left_out_unless_asked_for(
     assert "stop: updating" in run("allocs", "--all").stdout
 
 
+def test_an_allocation_that_does_not_end_says_since_when(run: Run, control_plane: FakeControlPlane) -> None:
+    """Told to stop by git, or by its agent to start again; nothing more of it once it has ended."""
+    events = [
+        {"at": "2026-06-01T12:00:00Z", "type": "Started", "message": ""},
+        {"at": "2026-06-01T12:00:03Z", "type": "Stopping", "message": "with SIGTERM"},
+        {"at": "2026-06-01T12:00:08Z", "type": "Killing", "message": "still running although it was killed"},
+    ]
+    stopped = {"desired_status": "stop", "reason": "job removed"}
+    tasks = {"server": a_task(events=events)}
+    control_plane.answers["/allocations"] = [
+        an_allocation(1, tasks=tasks, **stopped),
+        an_allocation(2, tasks={"server": a_task(events=events[:2])}),
+        an_allocation(3, tasks=tasks, client_status="complete", **stopped),
+        an_allocation(4, tasks={"server": a_task(events=[*events, events[0]])}),
+    ]
+    lines = run("allocs", "--all").stdout.splitlines()[1:]
+    words = "stopping since 12:00:03 UTC"
+    assert lines[0].endswith(f"stop: job removed; {words}: still running although it was killed")
+    assert lines[1].endswith(words)
+    assert lines[2].endswith("stop: job removed")
+    assert "stopping" not in lines[3]
+
+
 def test_an_allocation_that_does_not_start_says_why(run: Run, control_plane: FakeControlPlane) -> None:
     """The newest cause, not the wait that follows it; and nothing of it once all is well."""
     events = [
