@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
 from cli.blocks import Block, ago, line
 from cli.client import Client
 from cli.views import RevisionView, UnplacedView, short_id, view
-from trueup.models.reasons import NO_NODES
+from trueup.models.reasons import NO_NODES, WAITS
 from trueup.models.revision import Held
-
-WAITS: Final = "waits for "
-"""What the reason of a group begins with whose job waits for another."""
 
 
 def find_revision(client: Client, identifier: str | None) -> RevisionView | None:
@@ -20,6 +16,11 @@ def find_revision(client: Client, identifier: str | None) -> RevisionView | None
         return None
     found = client.list("/revisions", at_most=1, revision=identifier, reverse=True).body
     return view(found[0], RevisionView) if found else None
+
+
+def revision_label(identifier: str) -> str:
+    """What a revision is: a commit, or the content of a directory at a time."""
+    return "Content" if identifier.startswith("dir-") else "Commit"
 
 
 def commit_words(identifier: str | None, revision: RevisionView | None, now: datetime) -> str:
@@ -31,6 +32,8 @@ def commit_words(identifier: str | None, revision: RevisionView | None, now: dat
     words = short_id(identifier)
     if revision.subject:
         words += f' "{revision.subject}"'
+    if identifier.startswith("dir-"):
+        return f"{words}, seen {ago(revision.seen_at, now)} ago"
     if revision.author:
         words += f" by {revision.author}"
         if revision.author_email:

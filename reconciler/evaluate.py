@@ -19,6 +19,7 @@ from trueup.models.deployment import Deployment
 from trueup.models.evaluation import UnplacedGroup
 from trueup.models.health import job_health
 from trueup.models.ids import IdSource, NodeId
+from trueup.models.reasons import WAITS
 from trueup.models.record import JobRecord, JobVersion
 from trueup.models.state import ClusterState
 
@@ -86,7 +87,7 @@ def unplaced_of(outcome: Plan) -> tuple[UnplacedGroup, ...]:
     changes = outcome.changes
     if not changes.waits_for or changes.version is None or changes.version.job.suspended:
         return outcome.unplaced
-    reasons = {f"waits for {name}": 1 for name in changes.waits_for}
+    reasons = {f"{WAITS}{name}": 1 for name in changes.waits_for}
     return tuple(
         UnplacedGroup(group=group.name, count=group.count, reasons=reasons)
         for group in changes.version.job.groups

@@ -1,6 +1,7 @@
 """`trueup explain`: why something runs where it runs, why not, since when, and who asked for it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +14,13 @@ from cli.finding import allocations_of, find_job_or_allocation
 from cli.options import Command, output_option
 from cli.output import Result, show
 from cli.settings import settings
+from cli.standing_words import why_here, why_not_elsewhere
 from cli.system import SystemClock
 from cli.views import (
     AllocationView,
     DeploymentView,
     EvaluationView,
+    EventView,
     JobView,
     NodeView,
     RevisionView,
@@ -25,9 +28,14 @@ from cli.views import (
     TaskView,
     view,
 )
-from cli.wording import commit_words, find_revision, held_blocks, unplaced_words
+from cli.wording import commit_words, find_revision, held_blocks, revision_label, unplaced_words
+from reconciler.whereabouts import Whereabouts
+from trueup.models.ids import AllocationId
+from trueup.models.reasons import WAITS
 
-_PASSES = 5
+_PASSES = 3
+_EVENTS = 5
+_EVENTS_LOOKED_AT = 100
 
 
 @click.command(cls=Command)
@@ -54,7 +62,9 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
         view(one, DeploymentView) for one in client.list(path_of("jobs", job.name, "deployments")).body
     ]
     allocations = [held for held in allocations_of(client, job.name) if not held.is_over]
-    missing = _remedies(job)
+    thought = _thought_of_job(job, now)
+    missing = thought.remedies
+    happened = _events(client, job.name)
     errors = [one for one in status.errors if one.name == job.name or one.file == job.place.file]
 
     def blocks(_wide: bool) -> Iterator[Block]:
@@ -66,7 +76,10 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
             *_asked_for(job, revision, now),
             ("Since", _since(job.modified_at, now)),
             ("Placement", Cell("; ".join(_requirements(job.spec)))),
+            ("Last run", Cell(clock_time(job.schedule.last)) if job.schedule is not None else ""),
             ("Next run", Cell(clock_time(job.schedule.next)) if job.schedule is not None else ""),
+            ("Waits for", Cell("; ".join(_waits(job, rollouts[-1] if rollouts else None)))),
+            ("Looks again", _in(thought.next_look, now)),
         )
         if status.held is not None and job.name in status.held.removes:
             yield line()
@@ -81,6 +94,8 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
             yield from _section("What would have to change", missing)
         if rollouts:
             yield from _section("Rollout", [_rollout_words(rollouts[-1])])
+        if happened:
+            yield from _section("What happened last", [_event_words(one) for one in happened])
         if passes:
             yield from _section("Newest passes over it", [_pass_words(one, now) for one in passes])
         if allocations:
@@ -96,21 +111,55 @@ def _job_result(client: Client, job: JobView, now: datetime) -> Result:
     return Result(plain=plain, blocks=blocks)
 
 
-def _remedies(job: JobView) -> list[str]:
-    """What would have to change, worked out here from the state as `plan` reads it: the API decides nothing."""
-    if not job.unplaced:
-        return []
-    from cli.plan_inputs import live_input
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Thought:
+    """What a pass over the job would make of it now: what would have to change, and when it looks again."""
+
+    remedies: list[str]
+    next_look: datetime | None
+
+
+def _thought_of_job(job: JobView, now: datetime) -> _Thought:
+    """Worked out here from the state as `plan` reads it: the API decides nothing."""
+    if job.removed and job.status == "dead":
+        return _Thought(remedies=[], next_look=None)
+    from cli.plan_inputs import CountedIds, live_input
+    from reconciler.evaluate import evaluate
     from reconciler.remedy import remedies
 
-    return remedies(live_input(settings()).state, job.name)
+    state = live_input(settings()).state
+    next_look = (
+        evaluate(job.name, state, now, CountedIds()).changes.next_look if job.name in state.jobs else None
+    )
+    planned = None if job.schedule is None else job.schedule.next
+    return _Thought(
+        remedies=remedies(state, job.name) if job.unplaced else [],
+        next_look=None if next_look == planned else next_look,
+    )
+
+
+def _waits(job: JobView, rollout: DeploymentView | None) -> list[str]:
+    """What has to come from elsewhere before it goes on."""
+    found = [
+        reason.removeprefix(WAITS)
+        for one in job.unplaced
+        for reason in one.reasons
+        if reason.startswith(WAITS)
+    ]
+    if rollout is not None and rollout.job_version == job.version and rollout.status in {"running", "paused"}:
+        groups = [one for one in rollout.groups.values() if one.desired_canaries and not one.promoted]
+        if groups and all(one.healthy >= one.desired_canaries for one in groups):
+            found.append(f'its canaries\' promotion: `update: {{promote: "{job.digest}"}}`')
+    return list(dict.fromkeys(found))
 
 
 def _allocation_result(client: Client, held: AllocationView, now: datetime) -> Result:
     job = _job_of(client, held)
     revision = find_revision(client, held.revision)
     node = _node_of(client, held)
-    passes = [] if job is None else _passes(client, held.job)
+    stands, next_look = _judged(held, now)
+    job_type = "" if job is None else job.type
+    happened = [one for one in _events(client, held.job, _EVENTS_LOOKED_AT) if one.allocation == held.id]
 
     def blocks(_wide: bool) -> Iterator[Block]:
         yield facts(
@@ -121,28 +170,64 @@ def _allocation_result(client: Client, held: AllocationView, now: datetime) -> R
             *(
                 _asked_for(job, revision, now, asked_by=held.revision)
                 if job is not None
-                else (("Commit", Cell(commit_words(held.revision, revision, now))),)
+                else ((revision_label(held.revision), Cell(commit_words(held.revision, revision, now))),)
             ),
             ("Version", Cell(_version_words(held, job))),
             ("Node", Cell(_node_words(held, node))),
             ("Placement", Cell("; ".join(_requirements({} if job is None else job.spec, held.group)))),
             ("Run", Cell(clock_time(held.run))),
+            ("Next try", _in(next_look, now) if _is_to_be_tried_again(held) else Cell("")),
             ("Ports", Cell(" ".join(f"{name}={port}" for name, port in sorted(held.ports.items())))),
             *_history(client, held),
         )
         for name, task in sorted(held.tasks.items()):
             yield line()
             yield from _task_blocks(name, task)
-        if passes:
-            yield from _section("Newest passes over its job", [_pass_words(one, now) for one in passes])
+        if stands is not None and held.desired_status == "run" and not held.has_ended:
+            yield from _section("Why here", [why_here(stands, job_type)])
+            if job_type not in {"system", "sysbatch"}:
+                yield from _section("Why not elsewhere", why_not_elsewhere(stands, held.node))
+        if happened:
+            yield from _section("What happened last", [_event_words(one) for one in happened[-_EVENTS:]])
 
     plain = {
         "allocation": client.get(path_of("allocations", held.id)).body,
         "revision": _plain_revision(client, held.revision),
         "place": None if job is None else {"file": job.place.file, "line": job.place.line},
         "evaluations": _plain_passes(client, held.job),
+        "whereabouts": None if stands is None else _plain_stands(stands),
     }
     return Result(plain=plain, blocks=blocks)
+
+
+def _judged(held: AllocationView, now: datetime) -> tuple[Whereabouts | None, datetime | None]:
+    """How the nodes stand to it now, as the planner judges; and when its job is looked at again."""
+    from cli.plan_inputs import CountedIds, live_input
+    from reconciler.evaluate import evaluate
+    from reconciler.whereabouts import whereabouts
+
+    state = live_input(settings()).state
+    found = state.allocations.get(AllocationId(held.id))
+    if found is None or held.job not in state.jobs:
+        return None, None
+    next_look = evaluate(held.job, state, now, CountedIds()).changes.next_look
+    return whereabouts(state, found), next_look
+
+
+def _is_to_be_tried_again(held: AllocationView) -> bool:
+    return held.desired_status == "run" and held.client_status in {"failed", "lost"}
+
+
+def _plain_stands(found: Whereabouts) -> dict[str, Any]:
+    return {
+        "score": found.score,
+        "parts": found.parts,
+        "refused": found.refused,
+        **{
+            name: [{"node": node, "score": score} for node, score in nodes]
+            for name, nodes in (("lower", found.lower), ("equal", found.equal), ("higher", found.higher))
+        },
+    }
 
 
 def _asked_for(
@@ -155,7 +240,10 @@ def _asked_for(
         asked = place + (f", from template {job.template}" if job.template else "")
     return (
         ("Asked for by", Cell(asked)),
-        ("Commit", Cell(commit_words(asked_by or job.revision, revision, now))),
+        (
+            revision_label(asked_by or job.revision),
+            Cell(commit_words(asked_by or job.revision, revision, now)),
+        ),
     )
 
 
@@ -177,6 +265,22 @@ def _requirements(spec: Mapping[str, Any], group: str | None = None) -> list[str
         found.append(f"driver {' and '.join(drivers)}")
     found += [f"host volume {one.get('source')}" for held in groups for one in held.get("volumes", ())]
     return list(dict.fromkeys(found))
+
+
+def _in(moment: datetime | None, now: datetime) -> Cell:
+    if moment is None or moment <= now:
+        return Cell("")
+    return Cell(f"{clock_time(moment)} (in {ago(now, moment)})")
+
+
+def _events(client: Client, job: str, at_most: int = _EVENTS) -> list[EventView]:
+    """The newest of a job, oldest first."""
+    found = client.list("/events", at_most=at_most, job=job, reverse=True).body
+    return [view(one, EventView) for one in found][::-1]
+
+
+def _event_words(event: EventView) -> str:
+    return f"{clock_time(event.at)}  {event.message or event.type}"
 
 
 def _since(moment: datetime | None, now: datetime) -> Cell:

@@ -9,6 +9,7 @@ import msgspec
 
 from trueup.models.allocation import Allocation
 from trueup.models.job import Job, TaskGroup
+from trueup.models.reasons import WAITS
 from trueup.models.record import JobRecord
 from trueup.models.state import ClusterState
 
@@ -221,6 +222,12 @@ def _status(record: JobRecord, job: Job, allocations: Sequence[Allocation], heal
 def _unplaced_words(record: JobRecord) -> str:
     parts = []
     for group in record.unplaced:
+        if group.reasons and all(one.startswith(WAITS) for one in group.reasons):
+            names = ", ".join(sorted(one.removeprefix(WAITS) for one in group.reasons))
+            parts.append(
+                f"{group.count} of {group.group} {'waits' if group.count == 1 else 'wait'} for {names}"
+            )
+            continue
         reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(group.reasons.items()))
         parts.append(f"{group.count} of {group.group} not placed: {reasons or 'no node'}")
     return "; ".join(parts)

@@ -1,6 +1,6 @@
 """Why a node was refused: values, counted by node and worded here alone, so that plan, explain, API and log agree."""
 
-from typing import NewType
+from typing import Final, NewType
 
 Reason = NewType("Reason", str)
 
@@ -10,6 +10,9 @@ UNDECLARED = Reason("node has no document")
 NO_NODES = Reason("no node is registered")
 DISTINCT_HOSTS = Reason("constraint distinct_hosts")
 NOT_READY = Reason("node is not ready")
+
+WAITS: Final = "waits for "
+"""What the reason of a group begins with whose job waits for another."""
 
 
 def insufficient(what: str) -> Reason:

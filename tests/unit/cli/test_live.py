@@ -1,6 +1,7 @@
 """Commands against a real store and API: what one side writes, the other reads."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import cli
-from tests.builders import a_job, a_node, a_record, a_version
+from tests.builders import NOON, a_job, a_node, a_record, a_version
 from tests.unit.cli.live import COMMIT, LiveControlPlane, a_revision, now_utc
 from trueup.models.allocation import TaskState
 from trueup.models.errors import SpecError
-from trueup.models.evaluation import UnplacedGroup
+from trueup.models.evaluation import Event, UnplacedGroup
 from trueup.models.ids import AllocationId, RevisionId
 from trueup.models.node import Drain
-from trueup.models.revision import Held
+from trueup.models.revision import Held, Revision
 from trueup.models.template import DrainPolicy, NodePolicy
 
 Run = Callable[..., Result]
@@ -105,6 +106,45 @@ def test_explain_names_the_image_a_container_was_started_from(run: Run, live: Li
     assert {one["tasks"]["server"]["image_id"] for one in listed if one["name"] == "web.app[1]"} == {
         "sha256:" + "5" * 64
     }
+
+
+def test_explain_says_why_here_and_why_not_elsewhere(run: Run, live: LiveControlPlane) -> None:
+    """The score with its parts, other nodes counted by what refuses them, what happened last; as data, too."""
+    with live.store.transaction() as transaction:
+        transaction.put_node(a_node("small", memory="1MiB"))
+        transaction.put_node(a_node("tiny", memory="1MiB"))
+        transaction.put_node(a_node("twin"))
+        held = transaction.state.allocations[AllocationId(f"{1:08x}{'a' * 24}")]
+        for message in ("web.app[1] on node-1 runs", "web.app[1] on node-1 is healthy"):
+            transaction.put_event(
+                Event(at=NOON, type="Any", message=message, job="web", allocation=held.id, node="node-1")
+            )
+        transaction.put_event(
+            Event(at=NOON, type="Any", message="of another", job="web", allocation="f" * 32)
+        )
+    out = run("explain", "web.app[1]").stdout
+    here = out[out.index("Why here:") :]
+    assert re.search(r"score \d\.\d\d of 1 as of now: room \d\.\d\d", here)
+    assert re.search(r"1 node scores \(twin \d\.\d\d\)", here)
+    assert "refused: insufficient memory (2 nodes)" in here
+    assert "web.app[1] on node-1 is healthy" in here
+    assert "of another" not in out
+    assert "of another" in run("explain", "web").stdout
+    found = json.loads(run("explain", "web.app[1]", "-o", "json").stdout)["whereabouts"]
+    assert found["score"] == pytest.approx(sum(found["parts"].values()))
+    assert found["refused"] == {"insufficient memory": 2}
+
+
+def test_explain_of_a_directorys_content(run: Run, live: LiveControlPlane) -> None:
+    """A directory has no commits: what asked for it is the content that was there at a time."""
+    content = RevisionId("dir-" + "4" * 40)
+    with live.store.transaction() as transaction:
+        record = msgspec.structs.replace(transaction.state.jobs["web"], revision=content)
+        transaction.put_job(record)
+        transaction.put_revision(Revision(id=content, seen_at=NOON, state="applied"))
+    out = run("explain", "web").stdout
+    assert re.search(r"^Content +dir-44444444, seen \d+d ago$", out, re.MULTILINE)
+    assert "Commit" not in out
 
 
 def test_explain_says_why_not(run: Run, live: LiveControlPlane) -> None:
