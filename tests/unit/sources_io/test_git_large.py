@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.git_hosts import GitHttps, Sshd, running_sshd
-from tests.unit.sources_io.repository import ManualClock, Repo, follow, job_text
+from tests.unit.sources_io.repository import ENVIRONMENT, ManualClock, Repo, follow, job_text
 from trueup.models.desired import DesiredState
+from trueup.sources.git import GitSettings
 from trueup.sources.snapshot import MAX_FILE_BYTES
-from trueup.sources.spec_source import TreeSpecSource
+from trueup.sources.spec_source import TreeSpecSource, git_remotes_source
 
 _LARGE_BYTES = 3 * MAX_FILE_BYTES
 
@@ -123,6 +124,23 @@ def test_packs_are_joined_though_files_are_missing(
     assert len(list(mirror_of(data).glob("objects/pack/*.pack"))) <= 3
     assert size_of(mirror_of(data)) < MAX_FILE_BYTES
     assert commits(repo, mirror_of(data), state.commit.id) == commits(repo, repo.path / ".git", "main")
+
+
+def test_repository_for_emergencies_has_the_large_files_too(
+    repo: Repo, source: TreeSpecSource, data: Path, server: GitHttps, clock: ManualClock
+) -> None:
+    """A clone of it is whole, so what the mirror lacks was asked of the host."""
+    remote = GitSettings(url=server.url(), ca_file=server.ca_file)
+    several = git_remotes_source([remote], data, clock, environment=ENVIRONMENT)
+    try:
+        applied = several.read(None).commit.id
+        several.read(applied)
+    finally:
+        several.close()
+    assert size_of(mirror_of(data)) < MAX_FILE_BYTES
+    clone = data / "clone"
+    repo.git("clone", "--quiet", str(data / "emergency.git"), str(clone))
+    assert (clone / "large.yaml").read_bytes() == (repo.path / "large.yaml").read_bytes()
 
 
 @pytest.fixture(scope="module")

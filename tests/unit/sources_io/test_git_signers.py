@@ -12,9 +12,10 @@ import pytest
 from tests.git_signing import OpenPgpSigner, Signer, SshSigner, keyring, signed
 from tests.require import require
 from tests.unit.sources_io.repository import ENVIRONMENT, ManualClock, Repo, follow, job_text
+from trueup.models.ids import RevisionId
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.git import GitSettings, GitTree
-from trueup.sources.spec_source import TreeSpecSource
+from trueup.sources.spec_source import TreeSpecSource, git_remotes_source
 
 
 @pytest.fixture
@@ -212,6 +213,31 @@ def test_restart_trusts_nothing_it_took_before(
     follow(repo.path, tmp_path / "data", clock).read(None)
     allowed.write_text(ann.allowed())
     assert "no signature" in refusal(follow(repo.path, tmp_path / "data", clock, allowed_signers=allowed))
+
+
+def test_what_is_pushed_to_the_server_in_an_emergency_is_signed_too(
+    repo: Repo, allowed: Path, ann: SshSigner, tmp_path: Path, clock: ManualClock
+) -> None:
+    """From the clone that everybody has: an unsigned one is refused there as it is everywhere."""
+    allowed.write_text(ann.allowed())
+    host, emergency = tmp_path / "host.git", tmp_path / "data/emergency.git"
+    repo.git("init", "--quiet", "--bare", "--initial-branch=main", str(host))
+    first = signed(repo, ann, {"a.yaml": job_text("a")})
+    repo.git("push", "--quiet", str(host), "main")
+    remote = GitSettings(url=str(host), allowed_signers=allowed)
+    source = git_remotes_source([remote], tmp_path / "data", clock, environment=ENVIRONMENT)
+    try:
+        assert taken(source) == first
+        source.read(RevisionId(first))
+        host.rename(tmp_path / "away")
+        repo.commit({"a.yaml": job_text("a", "2")}, author="Eve")
+        repo.git("push", "--quiet", str(emergency), "main")
+        assert "has no signature" in refusal(source)
+        second = signed(repo, ann, {"a.yaml": job_text("a", "3")})
+        repo.git("push", "--quiet", str(emergency), "main")
+        assert taken(source) == second
+    finally:
+        source.close()
 
 
 def test_key_of_ssh_that_was_valid_for_a_time(
