@@ -1,10 +1,14 @@
 """What the loss of a node would leave without room, after the plan at hand."""
 
 import pytest
+from hypothesis import given, settings
 
 from reconciler.dry_run import dry_run
+from reconciler.losses import loss_of
 from reconciler.report import NodeLoss, report_document
 from tests.builders import NOON, CountingIds, a_desired, a_group, a_job, a_node, a_state, an_allocation
+from tests.pure_cluster import PureCluster
+from tests.unit.reconciler.test_dry_run import worlds
 from trueup.models.ids import NodeId
 from trueup.models.job import Disconnect, Job
 from trueup.models.node import Node
@@ -59,6 +63,19 @@ def test_what_a_group_waits_for_is_no_part_of_it() -> None:
     group = a_group(disconnect=Disconnect(stop_after=Duration(minutes=10)))
     found = losses((a_node("a"), a_node("b")), a_job(groups=(group,)))
     assert sorted(one.moved for one in found.values()) == [0, 1]
+
+
+@settings(max_examples=40)
+@given(worlds())
+def test_whatever_is_asked_the_state_is_as_it_was(cluster: PureCluster) -> None:
+    """So each answer is the one that a copy of the state gives, in whatever order they are asked for."""
+    state = cluster.state
+    before = state.copy()
+    nodes = [*state.nodes, *reversed(state.nodes)]
+    found = [loss_of(one, state, NOON, CountingIds(first=10_000)) for one in nodes]
+    assert found == [loss_of(one, before.copy(), NOON, CountingIds(first=10_000)) for one in nodes]
+    assert state == before
+    assert list(state.allocations) == list(before.allocations)
 
 
 def test_the_document_has_it_only_where_it_was_asked_for() -> None:
