@@ -55,8 +55,10 @@ from agent.instructions import (
     StartFailed,
 )
 from agent.record import HandleRecord
+from agent.secret_changes import reactions
 from agent.secret_policy import SecretPolicy, SecretsOfJob
 from agent.service_files import Lists
+from agent.value_digests import ReadSecrets, ValueDigests, throwaway_digests
 from trueup.models.ids import AllocationId
 from trueup.models.job import Check, Port, Task
 from trueup.models.wire import Assignment
@@ -83,6 +85,7 @@ class Calls:
     prober: Prober
     node: NodeFacts
     secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
+    digests: ValueDigests = field(default_factory=throwaway_digests)
 
     def carry_out(
         self, assignment: Assignment, attempt: int, instruction: Instruction, services: Lists
@@ -276,7 +279,11 @@ class Calls:
         launch = dataclasses.replace(launch, fetched=instruction.fetched)
         handle = self._driver(task.driver).start(launch)
         seen = self.look(handle)
-        return Started(handle=handle, status=TaskStatus(state="running") if seen is None else seen.status)
+        return Started(
+            handle=handle,
+            status=TaskStatus(state="running") if seen is None else seen.status,
+            secrets=secrets.digests(reactions(task)),
+        )
 
     def _renew(self, assignment: Assignment, instruction: Renew, driver: Driver, services: Lists) -> Renewed:
         allocation_id, handle = assignment.allocation.id, instruction.handle
@@ -284,13 +291,16 @@ class Calls:
         if task is None:
             raise NotStartable(f"the group has no task {instruction.task}")
         account = self.accounts.account(task.user) if task.driver == "process" else None
-        changed = replace(task, files=tuple(file for file in task.files if file.path in instruction.files))
+        paths = {*instruction.files, *instruction.paths}
+        changed = replace(task, files=tuple(file for file in task.files if file.path in paths))
         folders = self.folders.paths(allocation_id, task.name)
-        files = build_files(assignment, changed, self.node, folders, self._secrets(assignment), services)
+        secrets = self._secrets(assignment)
+        files = build_files(assignment, changed, self.node, folders, secrets, services)
         self.folders.prepare(allocation_id, task.name, account, files)
         for signal in instruction.signals:
             driver.signal(handle_of(allocation_id, task.name, handle), signal)
-        return Renewed(attempt=handle.attempt, files=instruction.files)
+        told = secrets.digests(instruction.secrets)
+        return Renewed(attempt=handle.attempt, files=instruction.files, secrets=told)
 
     def _find(self, driver: Driver, allocation_id: AllocationId, task: str, attempt: int) -> Answer:
         for handle in driver.recover():
@@ -320,8 +330,9 @@ class Calls:
             timeout_seconds=check.timeout.total_seconds(),
         )
 
-    def _secrets(self, assignment: Assignment) -> Secrets:
-        return SecretsOfJob(self.secrets, self.secret_policy, assignment.allocation.job)
+    def _secrets(self, assignment: Assignment) -> ReadSecrets:
+        mine = SecretsOfJob(self.secrets, self.secret_policy, assignment.allocation.job)
+        return ReadSecrets(mine, self.digests)
 
     def _driver(self, name: str) -> Driver:
         driver = self.drivers.get(name)

@@ -17,6 +17,7 @@ from trueup.models.allocation import Allocation
 from trueup.models.artifacts import shown_source
 from trueup.models.ids import NodeId
 from trueup.models.job import Port, SecretValue, Task, TaskConfig, TaskFile, TaskGroup
+from trueup.models.task_secrets import encrypted_in, secrets_of_task
 from trueup.models.variables import ENVIRONMENT_PREFIX, SECRET_PREFIX, split_variables
 from trueup.models.wire import Assignment
 
@@ -173,57 +174,12 @@ def address_text(host: str, port: int) -> str:
 
 def _values_of(task: Task, secrets: Secrets) -> Iterator[str]:
     """The values of all secrets of a task that can be read now."""
-    for name in sorted(_secrets_of(task)):
+    for name in sorted(secrets_of_task(task)):
         with contextlib.suppress(SecretMissing):
             yield secrets.value(name)
-    for ciphertext in _encrypted_in(task):
+    for ciphertext in encrypted_in(task):
         with contextlib.suppress(SecretMissing):
             yield secrets.decrypted(ciphertext)
-
-
-def _encrypted_in(task: Task) -> Iterator[str]:
-    yield from (value.age for value in task.env.values() if isinstance(value, SecretValue) and value.age)
-    yield from (one.age for one in task.files if one.age is not None)
-    yield from _named_in(asdict(task.config), "age")
-
-
-def _secrets_of(task: Task) -> set[str]:
-    found = {value.secret for value in task.env.values() if isinstance(value, SecretValue) and value.secret}
-    found |= {one.secret for one in task.files if one.secret is not None}
-    texts = [value for value in task.env.values() if isinstance(value, str)]
-    texts += [one.source for one in task.artifacts]
-    texts += [one.content or "" for one in task.files]
-    config = asdict(task.config)
-    for text in (*texts, *_texts_in(config)):
-        for piece in split_variables(text):
-            if not isinstance(piece, str) and piece.name.startswith(SECRET_PREFIX):
-                found.add(piece.name.removeprefix(SECRET_PREFIX))
-    return found | set(_named_in(config, "secret"))
-
-
-def _texts_in(value: object) -> Iterator[str]:
-    """Every text of plain data."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for held in value.values():
-            yield from _texts_in(held)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _texts_in(held)
-
-
-def _named_in(value: object, kind: str) -> Iterator[str]:
-    """The texts in `{secret: NAME}`, or another *kind* of reference, anywhere in plain data."""
-    if isinstance(value, Mapping):
-        name = value.get(kind)
-        if value.keys() == {kind} and isinstance(name, str):
-            yield name
-        for held in value.values():
-            yield from _named_in(held, kind)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _named_in(held, kind)
 
 
 class _Values:

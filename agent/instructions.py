@@ -10,6 +10,7 @@ from datetime import datetime
 
 from agent.doors import TaskHandle, TaskStatus
 from agent.record import HandleRecord
+from agent.secret_changes import SeenSecret
 from agent.service_files import ServiceFiles
 
 
@@ -56,12 +57,17 @@ class Remove:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renew:
-    """Write the task's files of these paths (with digests of what they will say) anew, then send it the signals."""
+    """Write the task's files of these paths (with digests of what they will say) anew, then send it the signals.
+
+    *secrets* are names of those that changed, and *paths* the files that have them.
+    """
 
     task: str
     handle: HandleRecord
     files: Mapping[str, str]
     signals: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 Instruction = Start | Find | Signal | Kill | Remove | Renew
@@ -69,10 +75,11 @@ Instruction = Start | Find | Signal | Kill | Remove | Renew
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A start worked, or an earlier one was found."""
+    """A start worked, or an earlier one was found. *secrets* are digests of those it was given, by name."""
 
     handle: TaskHandle
     status: TaskStatus
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +121,11 @@ class Removed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewed:
-    """Files of an attempt say what *files* are the digests of, and the task was told."""
+    """Files of an attempt say what *files* and *secrets* are the digests of, and the task was told."""
 
     attempt: int
     files: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,4 +186,5 @@ class World:
     must_wait: bool = False
     halting: bool = False
     services: Mapping[str, ServiceFiles] = field(default_factory=dict)
+    secrets: Mapping[str, SeenSecret] = field(default_factory=dict)
     nothing_starts: str = ""

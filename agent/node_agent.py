@@ -54,6 +54,7 @@ from agent.secret_policy import SecretPolicy
 from agent.secrets_folder import SecretsFolder
 from agent.task_output import TaskOutput
 from agent.usage import MachineMeter, UseSampler
+from agent.value_digests import ValueDigests, open_value_digests, throwaway_digests
 from agent.workers import DriverPools, ThreadWorkers
 from trueup.models.artifacts import ArtifactPolicy
 from trueup.models.clock import Clock
@@ -138,6 +139,7 @@ class AgentDoors:
     machine_id: str = ""
     folder: str = ""
     secret_policy: SecretPolicy = field(default_factory=SecretPolicy)
+    digests: ValueDigests = field(default_factory=throwaway_digests)
     disk: DiskRoom | None = None
     bounds: Bounds = field(default_factory=Bounds)
     jitter: Callable[[], float]
@@ -169,6 +171,7 @@ class NodeAgent:
                 prober=doors.prober,
                 node=node,
                 secret_policy=doors.secret_policy,
+                digests=doors.digests,
             ),
             workers=doors.workers,
             download_workers=doors.download_workers,
@@ -333,6 +336,7 @@ def _build(
             drivers=drivers,
             secrets=secrets,
             secret_policy=settings.secret_policy,
+            digests=open_value_digests(settings.data),
             accounts=SystemAccounts(),
             folders=folders,
             prober=SocketProber(),

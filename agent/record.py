@@ -39,7 +39,8 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     *unsure*: the newest start may have worked although it failed; *refused*: and its repeat failed for good, so it is
     looked for before it is given up. *failed*: it ended badly, for good. *due_at* is
     waited for since *waits_since*; *asked_since* is when the newest kill or search was asked for. *files* are digests
-    of what its files from services said when it was last told, by path; they are renewed not before *renew_at*.
+    of what its files from services said when it was last told, by path, *secrets* those of the secrets it watches, by
+    name; they are renewed not before *renew_at*.
     *image_health* is what the check of its image says (`agent.image_health`).
     """
 
@@ -63,6 +64,7 @@ class TaskRecord(Model, frozen=True, kw_only=True):
     signalled_since: datetime | None = None
     asked_since: datetime | None = None
     files: dict[str, str] = {}
+    secrets: dict[str, str] = {}
     renew_at: datetime | None = None
 
     started_at: datetime | None = None

@@ -32,6 +32,7 @@ from agent.instructions import Answer, Instruction, Moment, World
 from agent.journal import ChangeSet, Journal, JournalUnwritable
 from agent.record import TaskRecord, rebased
 from agent.reports import Reports
+from agent.secret_watch import SecretWatch
 from agent.service_lists import ServiceLists
 from agent.step import (
     AllocationStep,
@@ -112,6 +113,15 @@ class Runner:
         self._checks = CheckBoard()
         self._telling = Telling(reports, self._checks)
         self._services = ServiceLists(journal)
+        self._secrets = SecretWatch(
+            secrets=calls.secrets,
+            policy=calls.secret_policy,
+            digests=calls.digests,
+            workers=workers.of(""),
+            standing=standing,
+            hand_in=self._hand_in,
+            changed=self._mark,
+        )
         self._drivers = DriverWatch(
             calls=calls,
             workers=workers,
@@ -245,6 +255,7 @@ class Runner:
             self._held[assignment.allocation.id] = held
             self._note_limits(assignment)
             self._services.hold(assignment, record)
+            self._secrets.hold(assignment, record)
             if not record.has_ended or any(task.handle is not None for task in record.tasks.values()):
                 self._dirty[assignment.allocation.id] = None
             self._telling.publish(held, known=True)
@@ -278,6 +289,7 @@ class Runner:
             held.record = self._changes.records[allocation.id] = updated_in_place(held.record, assignment)
             self._note_limits(assignment)
             self._services.hold(assignment, held.record)
+            self._secrets.hold(assignment, held.record)
             for name, task in live_tasks(held.record).items():
                 self._watch_checks(held, name, task)
             self._dirty[allocation.id] = None
@@ -294,6 +306,7 @@ class Runner:
         self._changes.records[allocation.id] = held.record
         self._note_limits(assignment)
         self._services.hold(assignment, held.record)
+        self._secrets.hold(assignment, held.record)
         self._drivers.adopt_orphans(held)
         self._dirty[allocation.id] = None
         _log.info("allocation accepted", allocation=allocation.id, name=allocation.name, job=allocation.job)
@@ -328,6 +341,7 @@ class Runner:
         self._held.pop(allocation_id, None)
         self._stop_after.pop(allocation_id, None)
         self._services.let_go(allocation_id)
+        self._secrets.let_go(allocation_id)
         self._waiters.pop(allocation_id, None)
         self._checks.forget(allocation_id)
         self._telling.forget(allocation_id)
@@ -412,6 +426,7 @@ class Runner:
             must_wait=self._must_wait(held),
             halting=self._halting,
             services=self._services.view(held.assignment),
+            secrets=self._secrets.view(allocation_id),
             nothing_starts=self._unwritable,
         )
         return step_allocation(held.assignment, held.record, world)
@@ -431,6 +446,7 @@ class Runner:
         self._telling.publish(held)
         if step.record.has_ended and not before.has_ended:
             self._services.let_go(allocation_id)
+            self._secrets.let_go(allocation_id)
             self._room.ended(self._standing.steady)
             _log.info(
                 "allocation ended",
@@ -522,6 +538,7 @@ class Runner:
                 self._dirty[allocation_id] = None
         self._drivers.step(steady)
         self._sweep.step(steady)
+        self._secrets.step(steady)
         self._room.step(steady)
         for key, check in self._checks.due(steady):
             self._make_check(key, check)
@@ -543,6 +560,7 @@ class Runner:
             self._drivers.next_at,
             self._checks.next_at,
             self._sweep.next_at,
+            self._secrets.next_at,
             self._room.next_at,
             self._standing.steady + WRITE_AGAIN if self._unwritable else None,
         ]

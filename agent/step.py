@@ -169,6 +169,8 @@ class _Step:
             halting=self._world.halting,
             services=self._world.services.get(task.name, NO_FILES),
             nothing_starts=self._world.nothing_starts,
+            secrets=self._world.secrets,
+            allocation_id=self._assignment.allocation.id,
         )
 
     def _unwanted_starts(self) -> Iterator[str]:

@@ -4,7 +4,8 @@ Phases go `pending` → `starting` → `running` → (`stopping` →) `waiting` 
 `dead`. What the allocation as a whole decides (may it start, must it end) comes in as a TaskView; see `agent.step`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -33,7 +34,9 @@ from agent.instructions import (
 )
 from agent.record import Ending, HandleRecord, TaskRecord
 from agent.restarts import NoMore, decide_restart
+from agent.secret_changes import SeenSecret, secret_renewal, unknown
 from agent.service_files import NO_FILES, ServiceFiles, renewal
+from trueup.models.ids import AllocationId
 from trueup.models.job import Restart, Task
 from trueup.models.units import format_duration
 
@@ -56,7 +59,8 @@ class TaskView:
 
     *winding_down*: the allocation ends; *may_end*: it is this task's turn to; *end_at*: not before then. *halting*:
     tasks are ended, to start again with the next agent. *services*: how its files from services have to be.
-    *nothing_starts*: why no task of this node may start now; empty: it may.
+    *nothing_starts*: why no task of this node may start now; empty: it may. *secrets*: what was seen of those that the
+    allocation watches, which is *allocation_id*.
     """
 
     task: Task
@@ -73,6 +77,8 @@ class TaskView:
     halting: bool = False
     services: ServiceFiles = NO_FILES
     nothing_starts: str = ""
+    secrets: Mapping[str, SeenSecret] = field(default_factory=dict)
+    allocation_id: AllocationId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +94,8 @@ def take_in(record: TaskRecord, answer: Answer, view: TaskView) -> TaskRecord:
     """The record after *answer*. An answer about another attempt, or to a question no longer open, changes nothing."""
     match answer:
         case Started(handle=handle, status=status) if _is_news(record, handle):
-            return _take_status(_running(record, handle, status, view.moment), status, view)
+            started = _running(record, handle, status, view.moment)
+            return _take_status(replace(started, secrets=dict(answer.secrets)), status, view)
         case StartFailed() if record.phase == "starting":
             return _start_failed(record, answer, view)
         case Noted() if record.phase == "starting":
@@ -99,8 +106,8 @@ def take_in(record: TaskRecord, answer: Answer, view: TaskView) -> TaskRecord:
             return _take_status(record, status, view)
         case Removed(attempt=attempt) if record.handle is not None and record.handle.attempt == attempt:
             return replace(record, handle=None)
-        case Renewed(attempt=attempt, files=files) if attempt == record.attempt:
-            return replace(record, files={**record.files, **files})
+        case Renewed(attempt=attempt, files=files, secrets=secrets) if attempt == record.attempt:
+            return replace(record, files={**record.files, **files}, secrets={**record.secrets, **secrets})
         case CallFailed(message=message):
             noted = record.with_event(view.moment.now, "Driver failure", message)
             # Of a running task nothing is asked but renewals.
@@ -229,7 +236,7 @@ def _ended(record: TaskRecord, status: TaskStatus, view: TaskView) -> TaskRecord
         return _dead(ended, failed=False)
     if record.ending == "renew":
         again = replace(ended, phase="waiting", waits_since=moment.steady, due_at=moment.steady)
-        return again.with_event(moment.now, "Restarting", "its files changed")
+        return again.with_event(moment.now, "Restarting", "what it was given changed")
     if record.ending == "halt":
         again = replace(
             ended, phase="waiting", must_hear=True, waits_since=moment.steady, due_at=moment.steady
@@ -398,7 +405,14 @@ def _longest_run(view: TaskView) -> timedelta | None:
 
 
 def _keep_told(record: TaskRecord, view: TaskView, look_at: datetime | None) -> TaskStep:
-    """Has a task that runs on, at least until *look_at*, told what changed in its files from services."""
+    """Has a task that runs on, at least until *look_at*, told what changed of what it was given."""
+    step = _keep_told_of_services(record, view, look_at)
+    if step.instruction is not None or not view.secrets:
+        return step
+    return _keep_told_of_secrets(step.record, view, step.look_at)
+
+
+def _keep_told_of_services(record: TaskRecord, view: TaskView, look_at: datetime | None) -> TaskStep:
     due = renewal(view.task, record.files, view.services)
     if due is None or view.busy:
         return TaskStep(record=record, look_at=look_at)
@@ -410,6 +424,31 @@ def _keep_told(record: TaskRecord, view: TaskView, look_at: datetime | None) -> 
         return _begin_end(record, view, "renew", f"{', '.join(due.files)} changed")
     asked = replace(record, renew_at=steady + RENEW_PAUSE)
     instruction = Renew(task=view.task.name, handle=_handle(record), files=due.files, signals=due.signals)
+    return TaskStep(record=asked, instruction=instruction, look_at=look_at)
+
+
+def _keep_told_of_secrets(record: TaskRecord, view: TaskView, look_at: datetime | None) -> TaskStep:
+    taken = unknown(view.task, record.secrets, view.secrets)
+    if taken:
+        record = replace(record, secrets={**record.secrets, **taken})
+    due = secret_renewal(view.task, record.secrets, view.secrets, view.allocation_id)
+    if due is None or view.busy:
+        return TaskStep(record=record, look_at=look_at)
+    steady = view.moment.steady
+    renew_at = max(due.at, record.renew_at or (record.running_since or steady) + LISTENS_AFTER)
+    if renew_at > steady:
+        return TaskStep(record=record, look_at=min(renew_at, look_at or renew_at))
+    if due.restart and not view.winding_down:
+        return _begin_end(record, view, "renew", f"secret {', '.join(due.names)} changed")
+    asked = replace(record, renew_at=steady + RENEW_PAUSE)
+    instruction = Renew(
+        task=view.task.name,
+        handle=_handle(record),
+        files={},
+        signals=due.signals,
+        secrets=due.names,
+        paths=due.paths,
+    )
     return TaskStep(record=asked, instruction=instruction, look_at=look_at)
 
 

@@ -4,7 +4,7 @@ Source: Nomad's feasibility checkers and Swarm's filter pipeline.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -12,8 +12,7 @@ import re2
 
 from reconciler.permission import forbids, forbids_secret
 from trueup.models import secret_rules
-from trueup.models.codec import to_json, to_plain
-from trueup.models.job import Affinity, Constraint, Job, SecretValue, Task, TaskGroup
+from trueup.models.job import Affinity, Constraint, Job, Task, TaskGroup
 from trueup.models.node import Node, attributes_of
 from trueup.models.reasons import (
     DRAINING,
@@ -29,8 +28,8 @@ from trueup.models.reasons import (
     wrong_region,
 )
 from trueup.models.remembered import remembered
+from trueup.models.task_secrets import encrypted_in, secrets_of_task
 from trueup.models.template import ClusterSettings
-from trueup.models.variables import SECRET_PREFIX, Variable, split_variables
 
 Filter = Callable[[Node, Job, TaskGroup, ClusterSettings], Reason | None]
 
@@ -168,55 +167,13 @@ def constraints_of(job: Job, group: TaskGroup) -> list[Constraint]:
 @remembered
 def needs_age(group: TaskGroup) -> bool:
     """Whether something of *group* is encrypted with age. Whether a node's key decrypts it, only that node can say."""
-    return any(
-        any(isinstance(value, SecretValue) and value.age for value in task.env.values())
-        or any(file.age is not None for file in task.files)
-        or any(isinstance(value, Mapping) and "age" in value for value in task.config.auth.values())
-        for task in group.tasks
-    )
+    return any(encrypted_in(task) for task in group.tasks)
 
 
 @remembered
 def secrets_of(group: TaskGroup) -> Sequence[str]:
     """The names of all secrets that tasks of *group* use, sorted."""
-    found: set[str] = set()
-    for task in group.tasks:
-        texts = [one.source for one in task.artifacts]
-        for value in task.env.values():
-            if isinstance(value, SecretValue):
-                found.update({value.secret} - {""})
-            else:
-                texts.append(value)
-        for file in task.files:
-            if file.secret is not None:
-                found.add(file.secret)
-            if file.content is not None:
-                texts.append(file.content)
-        if SECRET_PREFIX.encode() in to_json(task.config):
-            texts += _texts(to_plain(task.config))
-        for text in texts:
-            found.update(_secrets_in(text))
-    return tuple(sorted(found)) if found else ()
-
-
-def _texts(plain: object) -> Iterator[str]:
-    """Every text in plain data, however deep."""
-    if isinstance(plain, str):
-        yield plain
-    elif isinstance(plain, Mapping):
-        for value in plain.values():
-            yield from _texts(value)
-    elif isinstance(plain, list):
-        for value in plain:
-            yield from _texts(value)
-
-
-def _secrets_in(text: str) -> Iterator[str]:
-    if SECRET_PREFIX not in text:
-        return
-    for piece in split_variables(text):
-        if isinstance(piece, Variable) and piece.name.startswith(SECRET_PREFIX):
-            yield piece.name.removeprefix(SECRET_PREFIX)
+    return tuple(sorted(frozenset().union(*map(secrets_of_task, group.tasks))))
 
 
 def meets(condition: Constraint | Affinity, attributes: Mapping[str, str]) -> bool:

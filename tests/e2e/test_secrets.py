@@ -132,6 +132,66 @@ def test_what_is_encrypted_with_age(plant: Plant) -> None:
     assert "marker-4713" not in events(held)
 
 
+def test_a_value_that_changes_while_tasks_run(plant: Plant) -> None:
+    """Restarted or signalled as they ask, also when it changed while no agent was there; others are not touched."""
+    folder = secrets(plant.folder / "secrets", db="old-db", tls="old-tls")
+    plant.start_server()
+    plant.start_agent("node-1", "--secrets", str(folder))
+    out = plant.folder
+    plant.specs.write(
+        "restarts.yaml",
+        job(
+            "restarts",
+            f"""
+            config: {{command: [sh, -c, 'echo "$DB" >> {out}/restarts; exec sleep 3600']}}
+            env: {{DB: "${{secret:db}}"}}
+            on_secret_change: restart
+            splay: 200ms
+            """,
+        ),
+    )
+    shows = f"cat local/tls >> {out}/signalled"
+    script = f"trap '{shows}' HUP; {shows}; while :; do sleep 0.05; done"
+    plant.specs.write(
+        "signalled.yaml",
+        job(
+            "signalled",
+            f"""
+            config: {{command: [sh, -c, {json.dumps(script)}]}}
+            files: [{{path: local/tls, content: "${{secret:tls}}\\n", on_change: SIGHUP}}]
+            splay: 0s
+            """,
+        ),
+    )
+    plant.specs.write(
+        "untouched.yaml", job("untouched", "config: {command: [sleep, '3600']}\nenv: {DB: {secret: db}}")
+    )
+    before = {name: plant.api.until_running(name, 1) for name in ("restarts", "signalled", "untouched")}
+    eventually(lambda: (out / "signalled").exists() and (out / "signalled").read_text() == "old-tls\n")
+
+    (folder / "tls").write_text("new-tls")
+    eventually(lambda: (out / "signalled").read_text() == "old-tls\nnew-tls\n", picture=plant.output)
+    plant.agents["node-1"].kill()
+    (folder / "db").write_text("new-db")
+    plant.start_agent("node-1")
+    eventually(lambda: (out / "restarts").read_text() == "old-db\nnew-db\n", picture=plant.output)
+
+    (again,) = plant.api.until(lambda: _restarted(plant, before["restarts"]))
+    assert again["tasks"]["restarts"]["restarts"] == 0
+    assert "secret db changed" in events(again)
+    assert plant.api.running("signalled") == before["signalled"]
+    assert plant.api.running("untouched") == before["untouched"]
+
+
+def _restarted(plant: Plant, before: dict[str, tuple[int, str]]) -> list[Json] | None:
+    now = plant.api.running("restarts")
+    return (
+        plant.api.allocations("restarts")
+        if now and now != before and all(pid for pid, _ in now.values())
+        else None
+    )
+
+
 MARKERS = {"db": "marker-4711-db", "key": "marker-4712-key\nsecond-4713-line", "own": "marker-4714-age"}
 ANSWERS = [
     "/",

@@ -27,7 +27,17 @@ _GROUP_IN_PLACE: Final = frozenset(
     }
 )
 _GROUP_ELSEWHERE: Final = _GROUP_IN_PLACE | {"tasks"}
-_TASK_IN_PLACE: Final = frozenset({"checks", "constraints", "kill_timeout", "logs", "max_run_duration"})
+_TASK_IN_PLACE: Final = frozenset(
+    {
+        "checks",
+        "constraints",
+        "kill_timeout",
+        "logs",
+        "max_run_duration",
+        "on_secret_change",
+        "splay",
+    }
+)
 
 
 def group_digest(job: Job, group: TaskGroup) -> Digest:

@@ -242,6 +242,8 @@ class Task(Model, frozen=True, kw_only=True):
     max_run_duration: Duration | None = None
     user: str = ""
     logs: LogLimits = LogLimits()
+    on_secret_change: str = "none"  # noqa: S105 - a word, no password
+    splay: Duration = Duration(seconds=5)
 
 
 class TaskGroup(Model, frozen=True, kw_only=True, dict=True, gc=True):

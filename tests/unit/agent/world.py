@@ -27,6 +27,7 @@ from agent.folder_room import Bounds
 from agent.heartbeat import Facts
 from agent.journal import ChangeSet, Journal, open_journal
 from agent.node_agent import AgentDoors, NodeAgent, begin_identity
+from agent.value_digests import open_value_digests
 from agent.workers import InlineWorkers
 from tests.builders import NOON, CountingIds, a_group, a_node, an_allocation
 from tests.unit.agent.fake_driver import FakeDriver, FakeMachine
@@ -326,6 +327,7 @@ class World:
                 control_plane=self.control_plane,
                 drivers={"process": driver},
                 secrets=self.secrets,
+                digests=open_value_digests(self.data),
                 accounts=OneAccount(),
                 folders=self.folders,
                 prober=self.prober,

@@ -140,6 +140,8 @@ def test_operators(operator: str, value: str, label: str, *, meets: bool) -> Non
         a_task(config=TaskConfig(command=("serve", "--key=${secret:key}"))),
         a_task(files=(TaskFile(path="local/conf", content="key = ${secret:key}"),)),
         a_task(files=(TaskFile(path="local/key", secret="key"),)),
+        a_task(artifacts=(Artifact(source="https://x:${secret:key}@y/z", checksum="sha256:0"),)),
+        a_task(driver="docker", config=TaskConfig(image="x", auth={"password": {"secret": "key"}})),
     ],
 )
 def test_a_secret_counts_wherever_it_is_named(task: Task) -> None:
