@@ -65,6 +65,29 @@ def test_an_engine_restart_is_no_restart_attempt_of_its_tasks(
         assert len(_starts(node, "web")) == (1 if live_restore else 2)
 
 
+def test_an_agent_that_comes_before_its_engine_goes_on_with_all_there_is(
+    tmp_path: Path, any_engine: tuple[Engine, bool]
+) -> None:
+    """With the process at once; and containers that ended with the engine meanwhile did so by no fault of theirs."""
+    engine, live_restore = any_engine
+    with a_running_node(tmp_path / "agent", _drivers(engine.host)) as node:
+        node.push(a_group(restart=Restart(attempts=0)))
+        node.push(_containers(), allocation_id="web")
+        process, container = _running(node, "a1"), _running(node, "web")
+
+        node.end()
+        engine.stop()
+        node.start()
+        assert _running(node, "a1") == process
+        assert _task(node, "web") == container
+        engine.start()
+
+        until(lambda: live_restore or len(_starts(node, "web")) == 2)
+        after = _running(node, "web")
+        assert (after.restarts, after.container_id == container.container_id) == (0, live_restore)
+        assert _running(node, "a1") == process
+
+
 def test_what_fails_by_itself_is_not_forgiven_for_the_engines_restart(tmp_path: Path) -> None:
     require("docker")
     engine = Engine(Path(tempfile.mkdtemp(prefix="tu-", dir="/tmp")))
