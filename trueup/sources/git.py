@@ -144,8 +144,7 @@ class GitTree:
                 raise SourceUnavailable(attempts.error)
             return self._snapshot
         attempts.is_due = False
-        if self._watch is not None:
-            self._watch.is_complete()  # watches again what was replaced
+        self.watch_anew()
         self._looking = True
         try:
             snapshot = self._poll(applied)
@@ -194,6 +193,11 @@ class GitTree:
         self._watch = FolderWatch(
             folders, moved, names=names, matters=lambda path: not path.endswith(".lock")
         )
+
+    def watch_anew(self) -> None:
+        """Watches again what was replaced since."""
+        if self._watch is not None:
+            self._watch.is_complete()
 
     def close(self) -> None:
         """Ends the watch and any git that runs; whoever reads gets SourceUnavailable."""
@@ -266,7 +270,7 @@ class GitTree:
         if self._closed:
             raise GitFailed("the source is closed")
         token = self._read_token()
-        if self._command is None or token != self._token:
+        if self._command is None or token != self._token or not self._command.is_whole:
             settings = self._settings
             access = GitAccess(
                 token=token,

@@ -102,11 +102,17 @@ class GitCommand:
         settings = home / "settings"
         write_private(settings, git_settings(remote, access, home=home))
         self.home = home
+        self._kept = (settings, empty, home / "tmp")
         self.limits = limits or GitLimits()
         self._environment = _git_environment(environment, home, settings, access)
         self._transport = remote.transport
         self._secrets = _secrets(remote, access)
         self._processes = ProcessGroups(home)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what it keeps in its home is still there: somebody may have cleaned up."""
+        return all(path.exists() for path in self._kept)
 
     def run(
         self,

@@ -66,7 +66,11 @@ class Signers:
         """Gives git the keys that are in the file now. SourceUnavailable: unreadable, or not such a file."""
         content = self._content()
         state = (git.home, hashlib.sha256(content).hexdigest())
-        if state == self._ready:
+        if (
+            state == self._ready
+            and keyring_folder(git.home).exists()
+            and allowed_signers_file(git.home).exists()
+        ):
             return
         self._ready = None
         signers = self._parse(content)

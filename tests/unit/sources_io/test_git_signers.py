@@ -206,6 +206,21 @@ def test_file_is_read_again_when_it_changes(
         assert "not in" in refusal(source)
 
 
+def test_folder_of_the_mirror_may_be_deleted(
+    repo: Repo, source: TreeSpecSource, allowed: Path, ann: SshSigner, bob: OpenPgpSigner, tmp_path: Path
+) -> None:
+    """While it is in use: all of it comes again, keys and mirror."""
+    allowed.write_text(ann.allowed() + bob.allowed())
+    for signer in (ann, bob):
+        first = signed(repo, signer, {"a.yaml": job_text("a", signer.name)})
+        assert taken(source) == first
+        shutil.rmtree(tmp_path / "data/git")
+        assert taken(source) == first
+    shutil.rmtree(tmp_path / "data/git")
+    repo.commit({})
+    assert "no signature" in refusal(source)
+
+
 def test_restart_trusts_nothing_it_took_before(
     repo: Repo, allowed: Path, ann: SshSigner, tmp_path: Path, clock: ManualClock
 ) -> None:
