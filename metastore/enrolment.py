@@ -176,13 +176,20 @@ def _put(tx: StoreTransaction, before: Allocation | None, after: Allocation, now
 
 
 def _endpoint(endpoint: str, peer: str) -> str:
-    """Where the agent is reached: at the address it came from, if it names none that others can dial."""
+    """Where the agent is reached: at the address it came from, if it names none that others can dial.
+
+    Nowhere, if it listens on loopback and came from another machine: whoever listens there here would be shown its
+    secret.
+    """
     parts = urlsplit(endpoint)
     try:
-        is_anywhere = ip_address(parts.hostname or "").is_unspecified
+        # A listener for both families shows IPv4 peers as mapped.
+        named, came_from = ip_address(parts.hostname or ""), ip_address(peer.removeprefix("::ffff:"))
     except ValueError:
-        is_anywhere = False
-    if not is_anywhere or not peer:
+        return endpoint
+    if named.is_loopback and not came_from.is_loopback:
+        return ""
+    if not named.is_unspecified:
         return endpoint
     host = f"[{peer}]" if ":" in peer else peer
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
@@ -194,4 +201,9 @@ def _differ(one: str, other: str) -> bool:
 
 
 def _host(endpoint: str) -> str:
-    return urlsplit(endpoint).hostname or ""
+    """The host others dial; empty where there is none, which loopback is to them."""
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return "" if ip_address(host).is_loopback else host
+    except ValueError:
+        return host

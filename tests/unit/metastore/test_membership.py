@@ -52,6 +52,24 @@ def test_an_endpoint_that_nobody_can_dial_gets_the_address_it_came_from(
     assert store.state.nodes[NODE].endpoint == "https://10.0.0.9:7431"
 
 
+@pytest.mark.parametrize(
+    ("peer", "endpoint"),
+    [
+        ("10.0.0.9", ""),
+        ("127.0.0.1", "http://127.0.0.1:7431"),
+        ("::1", "http://127.0.0.1:7431"),
+        ("::ffff:127.0.0.1", "http://127.0.0.1:7431"),
+        ("", "http://127.0.0.1:7431"),
+    ],
+)
+def test_an_endpoint_on_the_loopback_of_another_machine_is_none(
+    store: SqlStore, membership: Membership, peer: str, endpoint: str
+) -> None:
+    """Whoever listens there on this machine would be shown the node's secret."""
+    membership.register(a_request(endpoint="http://127.0.0.1:7431"), joined=True, secret=None, peer=peer)
+    assert store.state.nodes[NODE].endpoint == endpoint
+
+
 def test_registering_again_as_before_writes_nothing(store: SqlStore, talker: Talker) -> None:
     """A repeat, with the token or the secret: the secret stays, and so does the index."""
     secret, index = talker.secret, store.state.index
