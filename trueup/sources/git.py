@@ -144,7 +144,8 @@ class GitTree:
                 raise SourceUnavailable(attempts.error)
             return self._snapshot
         attempts.is_due = False
-        self.watch_anew()
+        if self._watch is not None:
+            self._watch.is_complete()  # watches again what was replaced
         self._looking = True
         try:
             snapshot = self._poll(applied)
@@ -195,9 +196,9 @@ class GitTree:
         )
 
     def watch_anew(self) -> None:
-        """Watches again what was replaced since."""
+        """Watches again a repository that was made anew."""
         if self._watch is not None:
-            self._watch.is_complete()
+            self._watch.renew()
 
     def close(self) -> None:
         """Ends the watch and any git that runs; whoever reads gets SourceUnavailable."""

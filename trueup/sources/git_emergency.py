@@ -6,6 +6,7 @@ contains it.
 """
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -28,8 +29,12 @@ _PACK_AFTER: Final = 32
 _UNREACHABLE_KEPT: Final = "1.hour.ago"
 """A push under way has objects that no ref names yet."""
 _COPY_DEADLINE: Final = timedelta(seconds=60)
+_FORMATS: Final = {
+    40: "[core]\n\trepositoryformatversion = 0\n",
+    64: "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tobjectFormat = sha256\n",
+}
+"""By the length of a commit's id."""
 _SETTINGS: Final = f"""[core]
-\trepositoryformatversion = 0
 \tfilemode = true
 \tbare = true
 \thooksPath = /dev/null
@@ -58,18 +63,25 @@ class EmergencyRepository:
         except OSError as error:
             raise SourceUnavailable(f"{home} cannot be used: {error.strerror}") from None
 
-    def prepare(self) -> None:
-        """Makes it if there is none, with our settings and nobody's hooks. SourceUnavailable."""
+    def prepare(self, like: RevisionId | None = None) -> bool:
+        """Makes it if there is none, with our settings and nobody's hooks. SourceUnavailable.
+
+        With a commit that it is to hold, of the hash that this one's id is of. Returns whether it was made now.
+        """
         try:
-            if not (self.folder / "HEAD").exists():
+            if like is not None and self._id_length(like) != len(like):
+                shutil.rmtree(self.folder)
+            made = not (self.folder / "HEAD").exists()
+            if made:
                 self._run("init", "--quiet", "--bare", "--template=", str(self.folder))
             self.folder.chmod(0o700)
-            self._write("config", _SETTINGS)
+            self._write("config", _FORMATS[self._id_length(like)] + _SETTINGS)
             self._write("HEAD", f"ref: {_HEADS}{self.branch}\n")
         except OSError as error:
             raise SourceUnavailable(f"{self.folder} cannot be used: {error.strerror}") from None
         except GitFailed as failure:
             raise SourceUnavailable(f"{self.folder}: {failure.text}") from None
+        return made
 
     def tip(self) -> RevisionId | None:
         """The commit of the branch, None if there is none. OSError."""
@@ -128,6 +140,11 @@ class EmergencyRepository:
 
     def _run(self, *words: str, seconds: float = _SECONDS, stdin: bytes = b"") -> bytes:
         return self._git.run(*words, git_dir=self.folder, deadline_seconds=seconds, stdin=stdin)
+
+    def _id_length(self, like: RevisionId | None) -> int:
+        """Of what it holds; of *like* if that is nothing."""
+        held = self.kept() or self.tip() or like
+        return 40 if held is None else len(held)
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name

@@ -315,8 +315,9 @@ class GitRemotes:
                 f"{tip[:8]} was pushed there and is not in what is applied: merge it into that and push, or remove"
                 f" {repository.folder} to give it up"
             )
-        repository.prepare()
-        repository.put(commit, followed.tree.mirror, followed.tree.fetch_alone, over=tip)
+        if repository.prepare(commit) and self._pushed is not None:
+            self._pushed.tree.watch_anew()
+        repository.put(commit, followed.tree.mirror, followed.tree.fetch_alone, over=repository.tip())
 
 
 def _look(tree: GitTree, applied: RevisionId | None) -> Snapshot:

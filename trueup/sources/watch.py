@@ -61,6 +61,13 @@ class FolderWatch:
                 self._start()
             return self._observer is not None and self._observer.is_alive() and None not in self._watched
 
+    def renew(self) -> None:
+        """Watches again, whatever it looks like: a folder made anew may have the number of the one that was removed."""
+        with self._lock:
+            if not self._closed:
+                self._stop()
+                self._start()
+
     def close(self) -> None:
         """Ends the watch; *wake* is not called any more."""
         with self._lock:

@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.git_hosts import GitHttps
 from tests.unit.sources_io.repository import ENVIRONMENT, ManualClock, Repo, job_text, until
 from trueup.models.desired import DesiredState
 from trueup.models.ids import RevisionId
@@ -16,6 +17,7 @@ from trueup.models.revision import RemoteStatus
 from trueup.models.source_error import SourceUnavailable
 from trueup.sources.git import GitSettings
 from trueup.sources.git_emergency import emergency_branch, read_ref
+from trueup.sources.snapshot import MAX_FILE_BYTES
 from trueup.sources.spec_source import TreeSpecSource, git_remotes_source
 
 PUSHER = {
@@ -63,11 +65,13 @@ class World:
         return RevisionId(self.work.git("rev-parse", "HEAD"))
 
     def follow(self, *hosts: str | Path, **settings: object) -> None:
+        self.follow_urls(
+            [str(self.host(host) if isinstance(host, str) else host) for host in hosts], **settings
+        )
+
+    def follow_urls(self, urls: Sequence[str], **settings: object) -> None:
         self.close()
-        remotes = [
-            GitSettings(url=str(self.host(host) if isinstance(host, str) else host), **settings)  # type: ignore[arg-type]
-            for host in hosts
-        ]
+        remotes = [GitSettings(url=url, **settings) for url in urls]  # type: ignore[arg-type]
         self.source = git_remotes_source(remotes, self.data, self.clock, environment=ENVIRONMENT)
 
     def look(self) -> DesiredState:
@@ -416,6 +420,68 @@ def test_a_repository_that_was_removed_is_made_anew(world: World) -> None:
     world.apply()
     assert read_ref(world.emergency, "refs/heads/main") == applied
     assert world.states == "followed current"
+
+
+def test_a_push_wakes_also_where_the_repository_was_made_anew(world: World) -> None:
+    world.push("one", files={"a.yaml": job_text("web")})
+    world.follow("one")
+    assert world.source is not None
+    woken = threading.Event()
+    world.source.start_watching(woken.set)
+    world.apply()
+    shutil.rmtree(world.emergency)
+    world.apply()
+    away(world.host("one"))
+    clone = world.clone_of_emergency()
+    pushed = world.commit_in(clone, {"b.yaml": job_text("api")})
+    woken.clear()
+    git("push", "--quiet", "origin", "HEAD", cwd=clone)
+    assert woken.wait(20)
+    assert world.source.read(world.applied).commit.id == pushed
+
+
+def test_a_repository_of_the_longer_hash_is_kept_and_one_of_the_shorter_makes_room(world: World) -> None:
+    world.push("one", files={"a.yaml": job_text("web")})
+    world.follow("one")
+    world.apply()
+    long = Repo(world.folder / "long", "--object-format=sha256")
+    applied = long.commit({"a.yaml": job_text("web", "2")})
+    world.follow(long.path)
+    assert world.apply() == applied
+    assert world.states == "followed current"
+    clone = world.clone_of_emergency()
+    assert git("rev-parse", "HEAD", cwd=clone) == applied
+    away(long.path)
+    pushed = world.commit_in(clone, {"b.yaml": job_text("api")})
+    git("push", "--quiet", "origin", "HEAD", cwd=clone)
+    assert len(pushed) == 64
+    assert world.apply() == pushed
+
+
+def test_files_that_the_mirror_leaves_at_the_host_are_fetched(world: World) -> None:
+    """A host that can leave large files out: the mirror has none, and what is kept has all of the applied commit."""
+    large = "x" * (2 * MAX_FILE_BYTES)
+    world.push("one", files={"a.yaml": job_text("web"), "large.bin": large, "old.bin": f"{large}old"})
+    world.push("one", files={"old.bin": None})
+    with GitHttps(world.folder, login="ci:s3cret").running() as host:
+        host.filters = True
+        token = world.folder / "token"
+        token.write_text("ci:s3cret")
+        token.chmod(0o600)
+        access = {"ca_file": host.ca_file, "token_file": token}
+        world.follow_urls([host.url("one")], **access)
+        applied = world.apply()
+        mirrors = [
+            path for path in (world.data / "git").glob("*/mirror.git") if (path / "objects/pack").exists()
+        ]
+        assert sum(file.stat().st_size for path in mirrors for file in path.rglob("*.pack")) < 100_000
+        assert world.states == "followed current"
+        clone = world.clone_of_emergency()
+        assert (clone / "large.bin").read_text() == large
+        assert git("rev-parse", "HEAD", cwd=clone) == applied
+        assert "s3cret" not in "".join(
+            path.read_text(errors="replace") for path in world.emergency.rglob("*") if path.is_file()
+        )
 
 
 def test_what_was_pushed_beside_what_is_applied_is_kept_and_named(world: World) -> None:
