@@ -1,4 +1,5 @@
-"""Commit in a local repository to the new process running, beside the commit and a `Popen` alone: at most 500 ms.
+"""Commit in a local repository to the new process running, beside the commit and a `Popen` alone: at most 500 ms in
+the median, and 2 s at the 95th percentile.
 
 Counted from before `git commit` is run, so git's own time is in it.
 """
@@ -10,12 +11,21 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench.measure import Announcements, figure, in_turns, note, plain_process, sample, title
+from tests.bench.measure import (
+    Announcements,
+    figure,
+    in_turns,
+    note,
+    percentile_95,
+    plain_process,
+    sample,
+    title,
+)
 from tests.e2e.cluster import Up
 from tests.unit.sources_io.repository import Repo
 
-ROUNDS = 15
-LIMIT_MS = 500
+ROUNDS = 20
+LIMIT_MS, P95_MS = 500, 2000
 _JOB = """\
 kind: Job
 name: {name}
@@ -68,3 +78,4 @@ def test_commit_to_running(tmp_path: Path) -> None:
     ratio = statistics.median(ours) / statistics.median(reference)
     note(f"that is {ratio:.1f} times the commit and Popen alone")
     figure("median from the commit to the process", statistics.median(ours) * 1000, LIMIT_MS, "ms")
+    figure("95th percentile", percentile_95(ours) * 1000, P95_MS, "ms")

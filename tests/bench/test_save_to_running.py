@@ -1,4 +1,5 @@
-"""Save of a file to the new process running, beside the same process started by `Popen`: at most 300 ms more.
+"""Save of a file to the new process running, beside the same process started by `Popen`: at most 300 ms more in the
+median, and 1 s at the 95th percentile.
 
 A new document, saved in both ways editors save: a whole file renamed into its place, and a file that is opened,
 written and closed. And, for comparison, a change of a running job, whose old process ends first.
@@ -12,11 +13,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench.measure import Announcements, figure, in_turns, plain_process, sample, title
+from tests.bench.measure import Announcements, figure, in_turns, percentile_95, plain_process, sample, title
 from tests.e2e.cluster import Up
 
-ROUNDS = 15
-LIMIT_MS = 300
+ROUNDS = 20
+LIMIT_MS, P95_MS = 300, 1000
 _JOB = """
 kind: Job
 name: {name}
@@ -77,3 +78,4 @@ def test_save_to_running(tmp_path: Path) -> None:
     for name, seconds in (("by rename", renamed), ("by a closed write", closed)):
         above = statistics.median(seconds) - statistics.median(reference)
         figure(f"median above Popen, {name}", above * 1000, LIMIT_MS, "ms")
+        figure(f"95th percentile, {name}", percentile_95(seconds) * 1000, P95_MS, "ms")
