@@ -57,9 +57,10 @@ class GitSettings:
 
 @dataclass(slots=True)
 class _Attempts:
-    """How the last looks went. *error* is empty after a success."""
+    """How the last looks went. *late* counts those that ended at their deadline; *error* is empty after a success."""
 
     failed: int = 0
+    late: int = 0
     broken: int = 0
     error: str = ""
     next_at: datetime | None = None
@@ -165,6 +166,7 @@ class GitTree:
         if snapshot is self._snapshot:
             self._attempts.failed = 0
         self._snapshot = snapshot
+        self._attempts.late = 0
         self._attempts.error = ""
         self._attempts.next_at = self._clock.now() + self._settings.poll
         return snapshot
@@ -215,9 +217,12 @@ class GitTree:
             if self._signers is not None:
                 self._signers.prepare(git)
             self._mirror.prepare(git)
-            query = self._settings.deadline
-            deadline = self._settings.first_deadline if self._mirror.is_empty() else query
-            commit = self._mirror.follow(git, self._ref, deadline.total_seconds(), query.total_seconds())
+            commit = self._mirror.follow(
+                git,
+                self._ref,
+                self._fetch_deadline().total_seconds(),
+                self._settings.deadline.total_seconds(),
+            )
             if self._snapshot is None or commit.id != self._snapshot.commit.id:
                 self._check(git, commit)
                 snapshot = self._read(git, commit, applied)
@@ -229,6 +234,13 @@ class GitTree:
             self._note_broken(failure)
             raise unavailable(self.url, failure.text) from None
         return snapshot
+
+    def _fetch_deadline(self) -> timedelta:
+        """Longer after each fetch that did not get done: what is large may only need its time."""
+        longest = self._settings.first_deadline
+        if self._mirror.is_empty():
+            return longest
+        return min(self._settings.deadline * 2.0 ** min(self._attempts.late, 16), longest)
 
     def _check(self, git: GitCommand, commit: Commit) -> None:
         if self._signers is None:
@@ -299,6 +311,8 @@ class GitTree:
 
     def _note_broken(self, failure: GitFailed) -> None:
         """Throws the mirror away when it failed twice in a row although the remote answers."""
+        if failure.timed_out:
+            self._attempts.late += 1
         if failure.timed_out or self._closed:
             return
         self._attempts.broken += 1

@@ -186,8 +186,10 @@ class GitMirror:
         try:
             self._fetch(git, [f"+{full}:{_FOLLOWED}"], deadline_seconds)
         except GitFailed as failure:
+            if failure.timed_out:
+                raise
             self._full_ref = ""
-            if "remote ref" in failure.text and not failure.timed_out:
+            if "remote ref" in failure.text:
                 raise RefMissing(f"the repository no longer has {full}") from None
             raise
         self._full_ref = full
