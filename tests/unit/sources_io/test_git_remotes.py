@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.git_hosts import GitHttps
+from tests.git_hosts import GitHttps, running_sshd
 from tests.unit.sources_io.repository import ENVIRONMENT, ManualClock, Repo, job_text, until
 from trueup.models.desired import DesiredState
 from trueup.models.ids import RevisionId
@@ -541,3 +541,27 @@ def test_another_branch_is_followed_and_kept(world: World) -> None:
     applied = world.apply()
     assert read_ref(world.emergency, "refs/heads/team/prod") == applied
     assert git("branch", "--show-current", cwd=world.clone_of_emergency()) == "team/prod"
+
+
+def test_it_is_cloned_and_pushed_to_over_ssh(world: World, tmp_path: Path) -> None:
+    """By the machine's own sshd, as the user the server runs as."""
+    world.push("one", files={"a.yaml": job_text("web")})
+    world.follow("one")
+    world.apply()
+    (tmp_path / "sshd").mkdir()
+    with running_sshd(tmp_path / "sshd") as sshd:
+        trusted = f"-o 'UserKnownHostsFile=\"{sshd.known_hosts}\"'"
+        command = f"ssh -F /dev/null -i '{sshd.key}' -o IdentitiesOnly=yes {trusted}"
+        clone = tmp_path / "clone"
+        git(
+            "-c",
+            f"core.sshCommand={command}",
+            "clone",
+            "--quiet",
+            sshd.url(world.emergency),
+            clone,
+            cwd=tmp_path,
+        )
+        pushed = world.commit_in(clone, {"b.yaml": job_text("api")})
+        git("-c", f"core.sshCommand={command}", "push", "--quiet", "origin", "HEAD", cwd=clone)
+    assert world.apply() == pushed
