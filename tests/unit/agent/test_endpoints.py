@@ -1,5 +1,6 @@
 """The agent's HTTP API over real sockets, with the clients that are used for it: pushes and logs."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import requests
 
 from agent.doors import TaskFolders
-from agent.endpoints import AgentApp, EndpointDeps
+from agent.endpoints import FOLLOWERS, READERS, AgentApp, EndpointDeps
 from agent.logs import LogReader
 from agent.runner import Runner
 from api.agent_logs import AgentLogs
@@ -68,7 +69,7 @@ class Served:
                 stopping=stopping,
             )
         )
-        self.server = HttpServer(app, ("127.0.0.1", 0), stopping=stopping, watch_cap=2)
+        self.server = HttpServer(app, ("127.0.0.1", 0), stopping=stopping, watch_cap=FOLLOWERS + READERS)
         self.server.start()
 
     @property
@@ -265,3 +266,34 @@ def test_followers_are_capped_and_give_their_place_back(served: Served) -> None:
     for _ in range(3):
         with requests.get(url, headers=SECRET, timeout=5, stream=True) as answer:
             assert next(answer.iter_content(4)) == b"one\n"
+
+
+@pytest.mark.parametrize(("query", "places"), [("", READERS), ("?follow=true", FOLLOWERS)])
+def test_readers_that_do_not_read_leave_room_for_pushes(served: Served, query: str, places: int) -> None:
+    """One more than there are places for is asked to come again, and whatever else is asked is answered."""
+    served.client().start(served.node, [an_assignment("a1")])
+    served.world.run(1)
+    (served.logs / "server.stdout").write_bytes(b"x" * 2**24)
+    url = f"{served.server.url}/allocations/a1/logs{query}"
+    with contextlib.ExitStack() as held:
+        for _ in range(places):
+            answer = held.enter_context(requests.get(url, headers=SECRET, timeout=30, stream=True))
+            assert answer.status_code == 200
+        refused = requests.get(url, headers=SECRET, timeout=30)
+        assert refused.status_code == 503
+        assert "try again later" in refused.json()["detail"]
+        served.client().start(served.node, [an_assignment("a2")])
+    with requests.get(url, headers=SECRET, timeout=30, stream=True) as answer:
+        assert answer.status_code == 200
+
+
+def test_an_agent_that_stops_is_no_end_of_what_is_followed(served: Served) -> None:
+    served.client().start(served.node, [an_assignment("a1")])
+    served.world.run(1)
+    (served.logs / "server.stdout").write_bytes(b"one\n")
+    source = AgentLogs(lambda _node_id: "secret")
+    with source.logs(served.node, AllocationId("a1"), {"follow": "true"}) as chunks:
+        assert next(chunk for chunk in chunks if chunk) == b"one\n"
+        served.server.stop()
+        with pytest.raises(LogsUnavailable, match="gives no output now"):
+            list(chunks)

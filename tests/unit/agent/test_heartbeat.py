@@ -8,9 +8,10 @@ from agent.doors import Refused, Unknown
 from agent.driver_watch import DriverWatch
 from tests.unit.agent.world import World, an_assignment
 from trueup.models.ids import AllocationId
+from trueup.models.log_order import LogOrder
 from trueup.models.node import NodeUse
 from trueup.models.units import Bytes
-from trueup.models.wire import StopOrder, holdings_digest
+from trueup.models.wire import HeartbeatResponse, StopOrder, holdings_digest
 
 
 @pytest.fixture
@@ -45,6 +46,35 @@ def test_it_beats_in_the_rhythm_it_is_told_with_growing_numbers(world: World) ->
         "the registration is the first message"
     )
     assert all(not beat.updates and beat.holdings is None for beat in beats)
+
+
+class Heard:
+    """A courier that brings nothing."""
+
+    def __init__(self) -> None:
+        self.answers: list[HeartbeatResponse] = []
+
+    def hear(self, answer: HeartbeatResponse) -> None:
+        self.answers.append(answer)
+
+
+def test_orders_for_output_are_handed_on_and_that_nobody_takes_them_is_told(world: World) -> None:
+    world.run(4)
+    world.agent.heartbeat.courier = courier = Heard()
+    order = LogOrder(id="o1", allocation_id=AllocationId("a1"))
+    world.control_plane.answers = [world.control_plane.answer(logs=(order,), listen=True)]
+    world.run(4)
+    assert [beat.brings_logs for beat in world.control_plane.beats] == [False, False, True]
+    (heard,) = courier.answers
+    assert (heard.logs, heard.listen) == ((order,), True)
+
+
+def test_output_is_brought_to_no_older_copy_of_the_store(world: World) -> None:
+    world.run(4)
+    world.agent.heartbeat.courier = courier = Heard()
+    world.control_plane.epoch = 0
+    world.run(4)
+    assert courier.answers == []
 
 
 def test_each_beat_says_what_is_in_use(world: World) -> None:

@@ -4,6 +4,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,9 +14,13 @@ import pytest
 import requests
 
 from api.agent_logs import AgentLogs
+from api.log_relay import LogRelay
+from api.reach import Reach
 from tests.builders import a_job, a_node, an_allocation
-from tests.unit.api.world import World, detail, until
+from tests.unit.api.world import NoonClock, World, detail, until
+from trueup.models.log_order import LogOrder
 from trueup.models.node import Node
+from trueup.models.wire import HeartbeatRequest, HeartbeatResponse
 from trueup.serving import HttpServer
 
 _BROKEN = b"BROKEN"
@@ -209,3 +214,32 @@ def test_task_that_is_none(world: World) -> None:
     put(world, a_node())
     answer = world.client.get("/allocations/a1/logs?task=sidecar")
     assert (answer.status_code, "server" in detail(answer)) == (404, True)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "500 Oh", "302 Found"])
+def test_who_is_not_the_agent_is_asked_once(
+    make_world: Callable[..., World], agent: Agent, status: str
+) -> None:
+    """Another program at its address is remembered as such: the agent itself brings the output."""
+    clock = NoonClock()
+    reach = Reach(clock)
+    relay = LogRelay(lambda _node_id: "node-secret", reach, clock)
+    agent.status = status
+    agent.says(b"who are you?")
+    server = HttpServer(agent, ("127.0.0.1", 0), stopping=agent.stopping, watch_cap=4)
+    server.start()
+    world = make_world(logs=AgentLogs(lambda _node_id: "node-secret", reach=reach, relay=relay))
+    node = a_node(endpoint=server.url)
+    put(world, node)
+    beat = HeartbeatRequest(node_id=node.id, incarnation=1, sequence=1, holdings_digest="", brings_logs=True)
+    answer = HeartbeatResponse(epoch=1, index=1, heartbeat_seconds=3, deadline_seconds=10)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            reading = pool.submit(world.app.test_client().get, "/allocations/a1/logs")
+            orders: list[LogOrder] = []
+            while not orders:
+                orders.extend(relay.answer(beat, answer, node).logs)
+            relay.take(orders[0].id, "node-secret", b"brought\n", at=0, is_last=True)
+            assert reading.result(10).data == b"brought\n"
+    assert len(agent.asked) == 1
+    server.stop()
