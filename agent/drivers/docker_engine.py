@@ -255,6 +255,8 @@ class Engine:
             max_pool_size=_CONNECTIONS,
         )
         made.timeout = seconds
+        # No proxy of the environment leads to a socket of this machine, and looking for one is a third of each call.
+        made.trust_env = not self.address.host.startswith("unix://")
         with self._lock:
             kept = self._clients.setdefault(seconds, made)
         if kept is not made:
