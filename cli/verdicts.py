@@ -63,58 +63,61 @@ def judge_revision(
     A directory's revisions have no ancestors: only the very same content counts.
     """
     name, applied = short_id(wanted), status.revision or ""
-    if applied == wanted:
+    # Before all else: what is held or invalid now may be a later commit, and what was is over by a later one.
+    has_order = bool(applied) and not wanted.startswith("dir-")
+    related = is_ancestor(wanted, applied) if has_order else None
+    if applied == wanted or related:
         return done()
-    if status.held is not None and (
-        status.held.revision == wanted or is_ancestor(wanted, status.held.revision) is True
-    ):
-        return failed(held_words(status.held))
+    held = status.held
+    if held is not None and held.revision == wanted:
+        return failed(held_words(held))
     if known is not None and known.state == "invalid":
         return failed(_invalid_words(name, known.errors))
-    if applied and not wanted.startswith("dir-"):
-        verdict = _judge_by_ancestry(wanted, applied, known, is_ancestor)
-        if verdict is not None:
-            return verdict
+    if has_order and known is not None and known.applied_at is not None:
+        if related is None:
+            return done()
+        return failed(f"revision {name} was applied, but {short_id(applied)} is, which does not contain it")
+    if held is not None and is_ancestor(wanted, held.revision) is True:
+        return failed(held_words(held))
     if status.source.error:
         return waiting(f"revision {name}: the source cannot be read: {status.source.error}")
     return waiting(f"revision {name} is {'not yet applied' if known is not None else 'not seen yet'}")
 
 
-def _judge_by_ancestry(
-    wanted: str, applied: str, known: RevisionView | None, is_ancestor: IsAncestor
-) -> Verdict | None:
-    related = is_ancestor(wanted, applied)
-    if related:
-        return done()
-    was_applied = known is not None and known.applied_at is not None
-    if was_applied and related is False:
-        return failed(
-            f"revision {short_id(wanted)} was applied, but {short_id(applied)} is, which does not contain it"
-        )
-    return done() if was_applied else None
+def judge_errors(known: RevisionView, status: StatusView) -> Verdict:
+    """Whether every document of the revision was valid, or is by what was applied since."""
+    still = {(one.file, one.path, one.message) for one in status.errors}
+    errors = [one for one in known.errors if (one.file, one.path, one.message) in still]
+    return failed(_invalid_words(short_id(known.id), errors)) if errors else done()
 
 
-def judge_errors(known: RevisionView) -> Verdict:
-    """Whether every document of the revision was valid."""
-    return failed(_invalid_words(short_id(known.id), known.errors)) if known.errors else done()
+def judge_job(
+    job: JobView,
+    rollout: DeploymentView | None,
+    allocations: Sequence[AllocationView],
+    *,
+    later_is_held: bool = False,
+) -> Verdict:
+    """Whether a job is Synced and Healthy. *rollout* is its newest one.
 
-
-def judge_job(job: JobView, rollout: DeploymentView | None, allocations: Sequence[AllocationView]) -> Verdict:
-    """Whether a job is Synced and Healthy. *rollout* is its newest one."""
+    *later_is_held*: what keeps it OutOfSync is that a commit after the one waited for is held.
+    """
     if job.removed:
         return done() if job.status == "dead" else waiting(f"{job.name} is stopping")
-    if job.sync == "Invalid" or (job.sync == "OutOfSync" and not job.reason.startswith("not yet planned")):
+    sync = "Synced" if job.sync == "OutOfSync" and later_is_held else job.sync
+    if sync == "Invalid" or (sync == "OutOfSync" and not job.reason.startswith("not yet planned")):
         return failed(f"{job.name} is {job.sync}: {job.reason}")
-    if job.sync != "Synced":
+    if sync != "Synced":
         return waiting(f"{job.name} is {job.sync}: {job.reason}")
     if job.health in {"Healthy", "Suspended"}:
         return done()
+    # Before the rollout, which goes on until its deadline although nothing is tried again.
+    if job.health == "Degraded" and (cause := _final_failure(job, allocations)):
+        return failed(f"{job.name}, version {job.version}, failed: {cause}")
     if rollout is not None and rollout.job_version == job.version:
         verdict = _judge_rollout(job, rollout)
         if verdict is not None:
             return verdict
-    if job.health == "Degraded" and (cause := _final_failure(job, allocations)):
-        return failed(f"{job.name}, version {job.version}, failed: {cause}")
     return waiting(f"{job.name} is {job.health}" + (f": {job.reason}" if job.reason else ""))
 
 

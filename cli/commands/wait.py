@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cli.clean import clean_lines
-from cli.client import Client, NotFound, Unreachable, path_of
+from cli.client import Client, Gone, NotFound, Unreachable, path_of
 from cli.failures import Failed, TimedOut, say
 from cli.finding import allocations_of
 from cli.options import DURATION, Command
@@ -90,24 +90,29 @@ class _Watch:
             verdict = judge_revision(self._wanted, status, known, _is_ancestor_here)
             if verdict.kind != "done":
                 return verdict
-        verdicts = [self._look_at_job(name) for name in self._names(known)]
+        verdicts = [self._look_at_job(name, status) for name in self._names(known, status)]
         if known is not None and not self._jobs:
-            verdicts.append(judge_errors(known))
+            verdicts.append(judge_errors(known, status))
         return all_of(verdicts)
 
-    def _names(self, known: RevisionView | None) -> list[str]:
-        """The jobs that were named; else those the revision changed; else all."""
+    def _names(self, known: RevisionView | None, status: StatusView) -> list[str]:
+        """The jobs that were named; else those the revision changed; else all.
+
+        What a commit changed that was never applied itself, since a later one came with it, is among what that changed.
+        """
         if self._jobs:
             return list(dict.fromkeys(self._jobs))
         if self._wanted is None:
             jobs = [view(one, JobView) for one in self._client.list("/jobs").body]
             return [job.name for job in jobs if not job.removed]
         names = [view(one, JobView).name for one in self._client.list("/jobs", revision=self._wanted).body]
+        if known is None or known.applied_at is None:
+            known = find_revision(self._client, status.revision)
         if known is not None:
             names += [*known.jobs.created, *known.jobs.updated, *known.jobs.removed]
         return sorted(set(names))
 
-    def _look_at_job(self, name: str) -> Verdict:
+    def _look_at_job(self, name: str, status: StatusView) -> Verdict:
         try:
             job = view(self._client.get(path_of("jobs", name)).body, JobView)
         except NotFound:
@@ -117,7 +122,13 @@ class _Watch:
         ]
         needed = job.health == "Degraded"
         allocations = allocations_of(self._client, name) if needed else []
-        return judge_job(job, rollouts[-1] if rollouts else None, allocations)
+        held = None if self._wanted is None else status.held
+        return judge_job(
+            job,
+            rollouts[-1] if rollouts else None,
+            allocations,
+            later_is_held=held is not None and name in held.removes,
+        )
 
     def _look_at_node(self, name: str) -> Verdict:
         node = view(self._client.get(path_of("nodes", name)).body, NodeView)
@@ -138,6 +149,9 @@ def _wait(client: Client, look: Callable[[], tuple[Verdict, int]], timeout: Dura
             raise TimedOut(f"timed out after {format_duration(timeout)}: {verdict.words}")
         try:
             client.get("/status", index=index, wait_seconds=min(_BLOCK_SECONDS, left_seconds))
+            verdict, index = look()
+        except Gone:
+            # Another store: its indexes begin anew.
             verdict, index = look()
         except Unreachable as error:
             verdict = Verdict(kind="waiting", words=error.message)

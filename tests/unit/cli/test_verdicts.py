@@ -10,6 +10,7 @@ from cli.verdicts import (
     done,
     failed,
     judge_drained,
+    judge_errors,
     judge_job,
     judge_revision,
     waiting,
@@ -76,6 +77,23 @@ def judge(wanted: str, known: dict[str, Any] | None = None, **status: Any) -> Ve
             "failed",
             "is held: too much",
         ),
+        # Applied, and a later one is held: that is somebody else's trouble.
+        (judge(OLDER, held={"revision": NEWER, "reason": "too much", "confirm": "x"}), "done", ""),
+        (
+            judge(
+                STRANGE, a_revision(STRANGE), held={"revision": NEWER, "reason": "too much", "confirm": "x"}
+            ),
+            "done",
+            "",
+        ),
+        # Invalid then, and a later one that contains it is applied.
+        (judge(OLDER, a_revision(OLDER, state="invalid", errors=[{"message": "no"}])), "done", ""),
+        # Held itself, though it was applied before.
+        (
+            judge(NEWER, a_revision(NEWER), held={"revision": NEWER, "reason": "too much", "confirm": "x"}),
+            "failed",
+            "is held: too much",
+        ),
         (judge("dir-1", revision="dir-1"), "done", ""),
         (judge("dir-1", revision="dir-2"), "waiting", "not seen yet"),
     ],
@@ -84,6 +102,18 @@ def test_whether_a_revision_is_applied(verdict: Verdict, kind: str, words: str) 
     """Applied, or an ancestor of what is; failed at once when that will never be."""
     assert verdict.kind == kind
     assert words in verdict.words
+
+
+def test_errors_that_a_later_revision_mended_count_no_more() -> None:
+    """Of a revision with errors, those fail it that what is applied now still has."""
+    errors = [{"file": "a.yaml", "line": line, "message": "is wrong"} for line in (3, 3)]
+    errors[1]["file"] = "b.yaml"
+    known = view(a_revision(COMMIT, errors=errors), RevisionView)
+    moved = {**errors[0], "line": 7}
+    still = judge_errors(known, view(a_status(errors=[moved]), StatusView))
+    assert still.kind == "failed"
+    assert "has 1 error:\n  a.yaml:3:0: is wrong" in still.words
+    assert judge_errors(known, view(a_status(), StatusView)) == done()
 
 
 def job(
@@ -143,6 +173,17 @@ FAILED_TASK = a_task(
             "web.app[0] on node-1: task server failed with exit code 3, boom",
         ),
         (
+            job(
+                a_deployment(),
+                [an_allocation(client_status="failed", tasks={"server": FAILED_TASK})],
+                health="Degraded",
+                type="system",
+                spec={**a_job()["spec"], "type": "system"},
+            ),
+            "failed",
+            "web.app[0] on node-1: task server failed with exit code 3, boom",
+        ),
+        (
             job(None, [an_allocation(client_status="failed")], health="Degraded"),
             "waiting",
             "web is Degraded",
@@ -155,6 +196,13 @@ def test_whether_a_job_is_synced_and_healthy(verdict: Verdict, kind: str, words:
     """An older Degraded is waited out, a failure of this very version is not."""
     assert verdict.kind == kind
     assert words in verdict.words
+
+
+def test_a_later_commit_is_held() -> None:
+    """Then the job is as the commit that is waited for has it."""
+    held = view(a_job(sync="OutOfSync", reason="held: too much"), JobView)
+    assert judge_job(held, None, []).kind == "failed"
+    assert judge_job(held, None, [], later_is_held=True) == done()
 
 
 def test_several_together() -> None:
