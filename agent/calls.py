@@ -243,8 +243,7 @@ class Calls:
             case Kill(task=task, handle=handle):
                 driver.kill(handle_of(allocation_id, task, handle))
             case Remove(task=task, handle=handle):
-                driver.remove(handle_of(allocation_id, task, handle))
-                return Removed(attempt=handle.attempt)
+                return self._remove(driver, handle_of(allocation_id, task, handle))
             case Renew():
                 return self._renew(assignment, instruction, driver, services)
         return None
@@ -301,6 +300,15 @@ class Calls:
             driver.signal(handle_of(allocation_id, task.name, handle), signal)
         told = secrets.digests(instruction.secrets)
         return Renewed(attempt=handle.attempt, files=instruction.files, secrets=told)
+
+    def _remove(self, driver: Driver, handle: TaskHandle) -> Removed:
+        """What was seen to end and runs all the same was started again by another hand: it ends before the next try."""
+        try:
+            driver.remove(handle)
+        except DriverError:
+            driver.kill(handle)
+            raise
+        return Removed(attempt=handle.attempt)
 
     def _find(self, driver: Driver, allocation_id: AllocationId, task: str, attempt: int) -> Answer:
         for handle in driver.recover():

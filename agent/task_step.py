@@ -175,6 +175,9 @@ def _take_status(record: TaskRecord, status: TaskStatus, view: TaskView) -> Task
         return record
     if status.state != "running":
         return _ended(record, status, view)
+    if status.container_id and record.pid is not None and status.pid not in {None, record.pid}:
+        # A container that was restarted by hand: its end was over before anybody could see it.
+        return _ended(record, TaskStatus(state="gone", error="another hand started it again"), view)
     return replace(
         record,
         must_hear=False,

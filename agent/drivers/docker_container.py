@@ -29,6 +29,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
 
     status: str = ""
     running: bool = False
+    restarting: bool = False
     pid: int = 0
     exit_code: int = 0
     oom_killed: bool = msgspec.field(name="OOMKilled", default=False)
@@ -74,11 +75,15 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """An inspected container; *name* begins with a slash, *image* is that one's id."""
+    """An inspected container; *name* begins with a slash, *image* is that one's id.
+
+    *restart_count*: how often the engine started it again by itself.
+    """
 
     id: str
     name: str = ""
     image: str = ""
+    restart_count: int = 0
     state: ContainerState = ContainerState()
     config: ContainerConfig = ContainerConfig()
     host_config: HostConfig = HostConfig()
@@ -87,6 +92,11 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     def labels(self) -> dict[str, str]:
         """Its labels, empty where it has none."""
         return self.config.labels or {}
+
+    @property
+    def is_restarted(self) -> bool:
+        """Whether the engine starts it again by itself: it has ended, and somebody gave it another restart policy."""
+        return self.restart_count > 0 or self.state.restarting
 
     @property
     def started(self) -> bool:
@@ -134,6 +144,12 @@ def task_status(container: Container) -> TaskStatus:
             state="gone",
             container_id=container.id,
             error=why or "its container was made and not started",
+        )
+    if container.is_restarted:
+        return TaskStatus(
+            state="gone",
+            container_id=container.id,
+            error="the engine started its container again: its restart policy was changed by hand",
         )
     if state.running:
         return TaskStatus(

@@ -155,7 +155,7 @@ class DockerDriver:
     def remove(self, handle: TaskHandle) -> None:
         """Removes an ended container once all of its output is in the task's logs. DriverError while it runs.
 
-        What was put in its place is ended and removed.
+        What was put in its place, or is started by the engine again and again, is ended and removed.
         """
         container = self._find(container_of(handle))
         if container is None or not self._is_ours(container, handle):
@@ -164,7 +164,7 @@ class DockerDriver:
             if other is not None:
                 self._discard(other, force=True)
             return
-        is_another = bool(strayed(container))
+        is_another = bool(strayed(container)) or container.is_restarted
         if container.state.running and not is_another:
             raise DriverError(f"task {handle.task} still runs; its container is kept", temporary=True)
         self._discard(container, force=is_another)

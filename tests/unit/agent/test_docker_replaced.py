@@ -118,6 +118,58 @@ def test_a_container_replaced_while_no_agent_ran_and_its_folder_was_lost_is_none
     assert _running(node).image_id == before.image_id
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_an_engine_that_starts_a_container_again_by_itself_hides_no_end_of_it(
+    node: Node, engine: docker.APIClient, docker_engine: DockerEngine, attempts: int
+) -> None:
+    """Somebody gave all containers of the machine another restart policy."""
+    config = TaskConfig(
+        image=docker_engine.image,
+        args=("sh", "-c", "while [ ! -e ${TASK_DIR}/end ]; do sleep 0.05; done; exit 3"),
+        network_mode="none",
+    )
+    restart = Restart(attempts=attempts, delay=Duration(seconds=1))
+    node.push(a_group(tasks=(a_task(driver="docker", config=config),), restart=restart))
+    before = _running(node)
+    engine.update_container(before.container_id, restart_policy={"Name": "always"})
+
+    (node.data / "allocations/a1/tasks/server/end").touch()
+
+    until(lambda: node.held().client_status == "failed")
+    until(lambda: _containers(engine) == [])
+    assert _task(node).restarts == attempts
+
+
+def test_a_container_restarted_by_hand_is_an_end_like_any_other(
+    node: Node, engine: docker.APIClient, docker_engine: DockerEngine
+) -> None:
+    """Whether it is seen to have ended or not; what the agent removes first, that hand finds no more."""
+    node.push(_group(docker_engine.image, Restart(attempts=1, delay=Duration(milliseconds=50))))
+    before = _running(node)
+    with contextlib.suppress(docker.errors.APIError):
+        engine.restart(before.container_id, timeout=5)
+
+    until(lambda: _task(node).restarts == 1)
+    until(lambda: _containers(engine) == [_task(node).container_id])
+    assert _running(node).container_id != before.container_id
+
+
+def test_a_container_restarted_while_no_agent_ran_does_not_run_on_where_policy_starts_nothing(
+    node: Node, engine: docker.APIClient, docker_engine: DockerEngine
+) -> None:
+    """It is another process than the one that the task's was."""
+    node.push(_group(docker_engine.image, Restart(attempts=0)))
+    before = _running(node)
+    node.end()
+    engine.restart(before.container_id, timeout=5)
+    node.start()
+
+    until(lambda: node.held().client_status == "failed")
+    until(lambda: not engine.containers(filters={"label": "trueup.alloc=a1"}))
+    [told] = [event.message for event in _task(node).events if event.type == "Terminated"]
+    assert "another hand started it again" in told
+
+
 def _group(image: str, restart: Restart) -> TaskGroup:
     config = TaskConfig(image=image, args=("sleep", "3600"), network_mode="none")
     return a_group(tasks=(a_task(driver="docker", config=config),), restart=restart)

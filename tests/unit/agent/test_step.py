@@ -257,6 +257,24 @@ def test_a_start_whose_repeat_is_refused_is_looked_for_before_it_is_given_up() -
     assert play.started == [("server", 1)]
 
 
+def test_a_container_with_another_process_has_ended_unseen() -> None:
+    """Somebody restarted it: the policy decides, as of any end."""
+    play = Play(a_group(restart=Restart(attempts=0)), "service")
+    play.step()
+    play.answer("server", fails=False, temporary=False, lost=False)
+    play.step()
+    seen = TaskStatus(state="running", container_id="c", pid=1)
+    play.answers["server"] = [Observed(attempt=1, status=seen)]
+    play.step()
+    assert play.record.tasks["server"].phase == "running"
+
+    play.running.clear()
+    again = TaskStatus(state="running", container_id="c", pid=2)
+    play.answers["server"] = [Observed(attempt=1, status=again)]
+    play.step()
+    assert client_status(play.record) == "failed"
+
+
 def test_one_failed_task_ends_its_siblings_and_the_allocation_fails() -> None:
     group = a_group(tasks=(a_task("one"), a_task("two")), restart=Restart(attempts=0))
     play = Play(group, "service")
