@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from agent.doors import SecretMissing
 
 FILE: Final = "age.key"
@@ -19,6 +21,7 @@ RECIPIENT: Final = "age.recipient"
 """The node's attribute with the key that others encrypt to."""
 EXTRA: Final = "pip install 'trueup[age]'"
 _MAX_BYTES: Final = 64 * 1024
+_log = structlog.stdlib.get_logger("trueup.agent")
 
 
 class AgeKeyUnusable(Exception):
@@ -51,7 +54,8 @@ class AgeKey:
 def open_age_key(path: Path, *, is_wanted: bool) -> AgeKey | None:
     """The key in *path*, which is made if absent: 0600, and whole or not at all. AgeKeyUnusable.
 
-    None where the library is missing, unless the operator asked for a key (*is_wanted*).
+    None where the library is missing or none can be made, unless the operator asked for a key (*is_wanted*): a disk
+    that is full keeps no agent from taking up what runs.
     """
     if importlib.util.find_spec("pyrage") is None:
         if is_wanted:
@@ -62,7 +66,10 @@ def open_age_key(path: Path, *, is_wanted: bool) -> AgeKey | None:
             _make(path)
         return AgeKey(_identities(_read(path), path))
     except OSError as error:
-        raise AgeKeyUnusable(f"the age key {path} cannot be read or made: {error.strerror}") from None
+        if is_wanted or path.exists():
+            raise AgeKeyUnusable(f"the age key {path} cannot be read or made: {error.strerror}") from None
+        _log.warning("no age key can be made", file=str(path), why=error.strerror)
+        return None
 
 
 def _make(path: Path) -> None:

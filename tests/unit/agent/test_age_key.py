@@ -92,8 +92,10 @@ def test_a_key_that_is_open_to_others(tmp_path: Path) -> None:
 
 
 def test_a_key_in_a_folder_that_is_missing(tmp_path: Path) -> None:
+    """As on a disk that is full: one that nobody asked for keeps no agent from starting."""
     with pytest.raises(AgeKeyUnusable, match="cannot be read or made: No such file or directory"):
         opened(tmp_path / "none" / "age.key")
+    assert open_age_key(tmp_path / "none" / "age.key", is_wanted=False) is None
 
 
 WITHOUT = """
