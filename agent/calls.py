@@ -4,6 +4,7 @@ They run on workers and may block. None of them raises: an answer that never cam
 """
 
 import dataclasses
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -54,6 +55,7 @@ from agent.instructions import (
     Started,
     StartFailed,
 )
+from agent.open_files import too_many_files
 from agent.record import HandleRecord
 from agent.secret_changes import reactions
 from agent.secret_policy import SecretPolicy, SecretsOfJob
@@ -104,11 +106,12 @@ class Calls:
             return Awaits(fetch=first.fetch)
         except DriverError as error:
             return _failed(str(error), is_start=is_start, temporary=error.temporary)
-        except (NotStartable, SecretMissing, FolderError, LookupError) as error:
+        except FolderError as error:
+            return _failed(str(error), is_start=is_start, temporary=error.temporary)
+        except (NotStartable, SecretMissing, LookupError) as error:
             return _failed(str(error), is_start=is_start)
         except Exception as error:  # noqa: BLE001 - a fault of one driver may end no loop
-            _log.exception("call failed", allocation=assignment.allocation.id, task=instruction.task)
-            words = f"unexpected {type(error).__name__}; the agent's log says more"
+            words = _unexpected("call failed", error, assignment.allocation.id, instruction.task)
             return _failed(words, is_start=is_start, temporary=True)
 
     def fetch(
@@ -133,15 +136,13 @@ class Calls:
         except ArtifactsUnwanted:
             # Temporary, as nothing is wrong with it: where only this agent's tasks are ended, the next starts it.
             return StartFailed(message="it is not to start any more", temporary=True, event="Not started")
-        except DriverError as error:
+        except (DriverError, FolderError) as error:
             return StartFailed(message=str(error), temporary=error.temporary)
-        except (NotStartable, SecretMissing, FolderError, LookupError) as error:
+        except (NotStartable, SecretMissing, LookupError) as error:
             return StartFailed(message=str(error))
         except Exception as error:  # noqa: BLE001 - as above
-            _log.exception("artifacts failed", allocation=assignment.allocation.id, task=name)
-            return StartFailed(
-                message=f"unexpected {type(error).__name__}; the agent's log says more", temporary=True
-            )
+            words = _unexpected("artifacts failed", error, assignment.allocation.id, name)
+            return StartFailed(message=words, temporary=True)
         return None
 
     def look(self, handle: TaskHandle) -> Observed | None:
@@ -150,8 +151,8 @@ class Calls:
             status = self._driver(handle.driver).status(handle)
         except DriverError:
             return None
-        except Exception:  # noqa: BLE001 - as above
-            _log.exception("status failed", allocation=handle.allocation_id, task=handle.task)
+        except Exception as error:  # noqa: BLE001 - as above
+            _unexpected("status failed", error, handle.allocation_id, handle.task)
             return None
         return Observed(attempt=handle.attempt, status=status)
 
@@ -189,8 +190,8 @@ class Calls:
             _log.info(
                 "leftover stays for now", allocation=handle.allocation_id, task=handle.task, why=str(error)
             )
-        except Exception:  # noqa: BLE001 - as above
-            _log.exception("leftover stays for now", allocation=handle.allocation_id, task=handle.task)
+        except Exception as error:  # noqa: BLE001 - as above
+            _unexpected("leftover stays for now", error, handle.allocation_id, handle.task)
 
     def all_folders(self) -> Sequence[AllocationId]:
         """Every allocation that has folders here; none where they cannot be listed now."""
@@ -221,8 +222,7 @@ class Calls:
         except (DriverError, NotStartable) as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - as above
-            _log.exception("check failed unexpectedly", allocation=handle.allocation_id, task=handle.task)
-            return f"unexpected {type(error).__name__}"
+            return _unexpected("check failed unexpectedly", error, handle.allocation_id, handle.task)
 
     def _call(
         self,
@@ -347,6 +347,19 @@ class Calls:
         if driver is None:
             raise DriverError(f"driver {name} is not offered on this node")
         return driver
+
+
+def _unexpected(what: str, error: Exception, allocation_id: AllocationId, task: str) -> str:
+    """What to tell of a failure that nobody foresaw, which goes into the log with where it happened.
+
+    That no descriptor is free is no fault of anything here, and comes in crowds: one line each.
+    """
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        words = too_many_files(error.errno)
+        _log.error(what, allocation=allocation_id, task=task, why=words)
+        return words
+    _log.error(what, allocation=allocation_id, task=task, exc_info=error)
+    return f"unexpected {type(error).__name__}; the agent's log says more"
 
 
 def _failed(message: str, *, is_start: bool, temporary: bool = False) -> StartFailed | CallFailed:

@@ -333,7 +333,11 @@ class Folders(Protocol):
 
 
 class FolderError(Exception):
-    """A folder or file could not be made: where and why."""
+    """A folder or file could not be made: where and why. *temporary*: the same may work later (no room)."""
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

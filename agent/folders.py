@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.doors import Account, FileContent, FolderError, TaskFolders
+from agent.drivers.start_failure import is_temporary
 from agent.task_tree import CLOSED, OPEN_FOLDER, OPEN_TO_ALL, TaskTree, give
 from trueup.models.ids import AllocationId
 
@@ -62,7 +63,7 @@ class DiskFolders:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise FolderError(_in_words(error, own)) from error
+            raise FolderError(_in_words(error, own), temporary=is_temporary(error.errno or 0)) from error
 
     def remove(self, allocation_id: AllocationId) -> None:
         """Removes all of an allocation. FolderError if something is left."""

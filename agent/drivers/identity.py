@@ -53,7 +53,8 @@ def folder_mark(folder: Path) -> str:
 def open_process(identity: ProcessIdentity, boot_id: str) -> int | None:
     """A descriptor of exactly that process, to be closed by the caller; None if it is no more.
 
-    A zombie is still opened: it has ended, and `has_ended` says so.
+    A zombie is still opened: it has ended, and `has_ended` says so. OSError where it cannot be known, as without a
+    descriptor that is free.
     """
     if identity.boot_id != boot_id:
         return None
@@ -63,8 +64,11 @@ def open_process(identity: ProcessIdentity, boot_id: str) -> int | None:
         return None
     try:
         same = start_ticks(identity.pid) == identity.start_ticks
-    except (OSError, ValueError):
+    except (FileNotFoundError, ProcessLookupError, ValueError):
         same = False
+    except OSError:
+        os.close(descriptor)
+        raise
     if not same:
         os.close(descriptor)
         return None

@@ -5,6 +5,7 @@ driver knows of a task it reads from the attempt's folder, and it learns of its 
 sandbox: a task can do what its user can.
 """
 
+import contextlib
 import os
 import signal as signals
 import threading
@@ -240,13 +241,15 @@ class ProcessDriver:
 
     def _shim_ended(self, key: Hashable) -> None:
         """A shim is gone: it has recorded the task's end, or was killed and the task has to follow it."""
-        folder, run = key, None
+        folder = key
         if not isinstance(folder, TaskFolder):
             return
-        if folder.end() is None:
-            run = folder.run()
-        if run is None or not self._take_over(folder, run):
-            self._wake(folder.allocation_id)
+        # What cannot be known now (no descriptor is free, say) is asked again by the agent, until it is.
+        with contextlib.suppress(OSError, DriverError):
+            run = folder.run() if folder.end() is None else None
+            if run is not None and self._take_over(folder, run):
+                return
+        self._wake(folder.allocation_id)
 
     def _take_over(self, folder: TaskFolder, run: RunRecord) -> bool:
         """Ends what a killed shim left and records that; whether the task's process still has to be waited for."""

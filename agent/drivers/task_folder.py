@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from trueup.models.codec import Model, from_json
 from trueup.models.ids import AllocationId
 
 T = TypeVar("T")
+_ABSENT: Final = (FileNotFoundError, NotADirectoryError)
 
 
 class RunRecord(Model, frozen=True, kw_only=True):
@@ -105,8 +106,10 @@ class TaskFolder:
         """Whether a shim has it, though nothing is on record: one that an agent asked for which died meanwhile."""
         try:
             reserved = os.open(self.path / records.RESERVED, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except _ABSENT:
             return False
+        except OSError as error:
+            raise _unreadable(error) from None
         try:
             fcntl.flock(reserved, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -153,10 +156,18 @@ class TaskFolder:
             os.close(folder)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
+        """What a file says; None where it is not there, or not whole. DriverError where that cannot be known."""
         try:
             return from_json(self.path.joinpath(name).read_bytes(), kind)
-        except (OSError, msgspec.MsgspecError):
+        except (*_ABSENT, msgspec.MsgspecError):
             return None
+        except OSError as error:
+            raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> DriverError:
+    """An error is no absence: a task whose record could not be read may run."""
+    return DriverError(f"a task's record cannot be read: {error.filename}: {error.strerror}", temporary=True)
 
 
 def folder_of(tasks: Path, handle: TaskHandle) -> TaskFolder:
@@ -188,7 +199,7 @@ def _folders_in(path: Path) -> list[Path]:
     try:
         with os.scandir(path) as entries:
             return sorted(Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
+    except _ABSENT:
         return []
 
 

@@ -6,6 +6,7 @@ from cli.agent_settings import AgentSettings, agent_options
 from cli.failures import Failed, say, warn_of_stuck
 from cli.log import configure_logging
 from cli.options import Command
+from cli.system import allow_many_files
 from cli.tokens import read_token
 from cli.until_signal import EndingSignals
 
@@ -23,6 +24,7 @@ def command(agent: AgentSettings) -> None:
     from trueup.serving import CannotServe
 
     configure_logging(level=agent.log_level, log_format=agent.log_format)
+    allow_many_files()
     signals = EndingSignals()
     token_file = agent.token_file
     if token_file is not None:

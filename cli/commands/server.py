@@ -6,6 +6,7 @@ from cli.failures import Failed, say, warn_of_stuck
 from cli.log import configure_logging
 from cli.options import Command
 from cli.server_settings import ServerSettings, server_options
+from cli.system import allow_many_files
 from cli.until_signal import EndingSignals
 
 
@@ -22,6 +23,7 @@ def command(server: ServerSettings) -> None:
     from trueup.serving import CannotServe
 
     configure_logging(level=server.log_level, log_format=server.log_format)
+    allow_many_files()
     signals = EndingSignals()
     try:
         plane = ControlPlane(server)

@@ -8,6 +8,7 @@ from cli.agent_settings import AgentSettings, UpSettings, up_options
 from cli.failures import Failed, say, warn_of_stuck
 from cli.log import configure_logging
 from cli.options import Command
+from cli.system import allow_many_files
 from cli.until_signal import EndingSignals
 
 STOP_TASKS_SECONDS = 60.0
@@ -28,6 +29,7 @@ def command(up: UpSettings) -> None:
     from trueup.serving import CannotServe
 
     configure_logging(level=up.server.log_level, log_format=up.server.log_format)
+    allow_many_files()
     signals = EndingSignals()
     try:
         plane = ControlPlane(up.server, expected_nodes=1)

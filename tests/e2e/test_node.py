@@ -127,6 +127,34 @@ def test_a_task_that_no_signal_ends(plant: Plant) -> None:
         assert not is_alive(pid)
 
 
+def test_an_agent_that_may_open_no_more_files(plant: Plant) -> None:
+    """It beats on, loses no task, and says what to do; with more of them all is started, each once."""
+    plant.start_server()
+    plant.start_agent("node-1", "--cpu", "16")
+    plant.until_ready("node-1")
+    plant.specs.write("cluster.yaml", CLUSTER)
+    command = f"[sh, -c, 'echo $TRUEUP_ALLOC_NAME >> {plant.folder}/starts; exec sleep 600']"
+    many = f"config: {{command: {command}}}"
+    plant.specs.write("web.yaml", a_job("web", task=many, count=3))
+    before = plant.api.until_running("web", 3)
+    agent = psutil.Process(plant.agents["node-1"].pid)
+    soft, hard = agent.rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == min(hard, 2**19), "as many as it may, from the start"
+    agent.rlimit(psutil.RLIMIT_NOFILE, (agent.num_fds() + 8, hard))
+    plant.specs.write("web.yaml", a_job("web", task=many, count=40))
+    plant.api.until(lambda: "too many open files: this agent may have" in plant.command("allocs"))
+    used = plant.node("node-1")["used"]
+    plant.api.until(lambda: plant.node("node-1")["used"] != used)
+    assert plant.node("node-1")["status"] == "ready"
+    assert before.items() <= plant.api.running("web").items()
+
+    agent.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    after = plant.api.until_running("web", 40)
+    assert before.items() <= after.items()
+    assert sorted((plant.folder / "starts").read_text().split()) == sorted(after)
+    assert "Traceback" not in plant.agents["node-1"].output()
+
+
 def test_a_disk_that_breaks(plant: Plant) -> None:
     """What runs goes on, heartbeats too; starts wait and say why; what is to stop is stopped, and is seen to be."""
     with a_real_disk(plant.folder / "node-1", "64M") as disk:
