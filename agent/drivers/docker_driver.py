@@ -331,7 +331,7 @@ class DockerDriver:
             return status
         if self._engine.info().live_restore_enabled:
             return status
-        return replace(status, interrupted="the Docker engine was restarted")
+        return replace(status, interrupted="it ended while the Docker engine was away")
 
     def _is_ours(self, container: Container, handle: TaskHandle) -> bool:
         labels = container.labels
