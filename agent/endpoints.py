@@ -197,7 +197,7 @@ class AgentApp:
             )
         # The control plane reads no faster than whoever reads there.
         patience(PAGE_SECONDS)
-        chunks = self._output.open(allocation_id, asked, gone)
+        chunks = self._output.open(allocation_id, asked, left=gone)
         response = Response(chunks, content_type="text/plain; charset=utf-8")
         response.call_on_close(places.release)
         return response

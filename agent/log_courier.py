@@ -24,13 +24,14 @@ from trueup.models.wire import HeartbeatResponse
 
 ORDERS_AT_ONCE: Final = 64
 """How many orders are done side by side: each costs a thread."""
+PIECE_BYTES: Final = 128 * 1024
+"""How much goes into one piece at most."""
 GIVE_UP_SECONDS: Final = 15.0
 """For how long a piece is offered to a control plane that does not answer."""
 SAY_SECONDS: Final = 2.0
 """How often a silent output says that it is still there, and hears whether anybody is."""
 _FULL_SECONDS: Final = (0.02, 0.25)
 _RETRY_SECONDS: Final = (0.2, 1.0)
-_FIRST_ROOM_BYTES: Final = 64 * 1024
 _REMEMBERED: Final = 512
 _CLOSE_SECONDS: Final = 2.0
 
@@ -151,13 +152,11 @@ class LogCourier:
 
     def _bring(self, order: LogOrder, delivery: "_Delivery") -> None:
         asked = self._output.asked(order.allocation_id, order.parameters)
-        if asked.follow:
-            # What may be silent for long says at once that it has begun.
-            delivery.send(b"")
-        with contextlib.closing(self._output.open(order.allocation_id, asked, delivery.is_left)) as pieces:
+        pieces = self._output.open(order.allocation_id, asked, pausing=delivery.pause)
+        with contextlib.closing(pieces):
             for piece in pieces:
-                delivery.send(piece)
-        delivery.send(b"", is_last=True)
+                delivery.put(piece)
+        delivery.end()
 
 
 class _NobodyWaits(Exception):
@@ -169,13 +168,38 @@ class _Delivery:
 
     def __init__(self, door: LogDoor, order_id: str, clock: Clock, stopping: threading.Event) -> None:
         self._door, self._order_id, self._clock, self._stopping = door, order_id, clock, stopping
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._arrived = 0
-        self._room = _FIRST_ROOM_BYTES
-        self._said_at = clock.monotonic()
+        self._room = PIECE_BYTES
+        self._said_at: float | None = None
 
-    def send(self, piece: bytes, *, is_last: bool = False) -> None:
-        """Brings all of *piece*, waiting for room as long as somebody reads. _NobodyWaits, Interrupted."""
-        left = memoryview(piece)
+    def put(self, piece: bytes) -> None:
+        """Brings *piece*, soon. _NobodyWaits, Interrupted."""
+        self._gathered.append(piece)
+        self._gathered_bytes += len(piece)
+        if self._gathered_bytes >= PIECE_BYTES:
+            self._send()
+
+    def pause(self) -> None:
+        """Brings what there is now; says now and then that it goes on where there is nothing. As `put`."""
+        is_silent = self._said_at is not None and self._clock.monotonic() - self._said_at < SAY_SECONDS
+        if self._gathered or not is_silent:
+            self._send()
+
+    def end(self) -> None:
+        """Brings what is left; that was all. As `put`."""
+        self._send(is_last=True)
+
+    def refuse(self, status: int, detail: str) -> None:
+        """Says why there is no (more) output, if that can be said."""
+        with contextlib.suppress(Unreachable, Unknown, Refused):
+            self._door.bring_refusal(self._order_id, status, detail)
+
+    def _send(self, *, is_last: bool = False) -> None:
+        """Waits for room as long as somebody reads."""
+        left = memoryview(b"".join(self._gathered))
+        self._gathered, self._gathered_bytes = [], 0
         pause, longest = _FULL_SECONDS
         while True:
             part = left[: self._room]
@@ -189,17 +213,6 @@ class _Delivery:
             pause = _FULL_SECONDS[0] if count else min(2 * pause, longest)
             if not self._room and self._stopping.wait(pause):
                 raise Interrupted
-
-    def is_left(self) -> bool:
-        """Whether the reader has left, asked now and then while there is nothing to bring."""
-        if self._clock.monotonic() - self._said_at >= SAY_SECONDS:
-            self._bring(b"", is_last=False)
-        return False
-
-    def refuse(self, status: int, detail: str) -> None:
-        """Says why there is no (more) output, if that can be said."""
-        with contextlib.suppress(Unreachable, Unknown, Refused):
-            self._door.bring_refusal(self._order_id, status, detail)
 
     def _bring(self, piece: bytes, *, is_last: bool) -> None:
         deadline = self._clock.monotonic() + GIVE_UP_SECONDS

@@ -43,9 +43,22 @@ class TaskOutput:
         return parse_log_request(parameters, sorted(held.tasks))
 
     def open(
-        self, allocation_id: AllocationId, asked: LogRequest, left: Callable[[], bool]
+        self,
+        allocation_id: AllocationId,
+        asked: LogRequest,
+        *,
+        left: Callable[[], bool] = lambda: False,
+        pausing: Callable[[], object] = lambda: None,
     ) -> Generator[bytes, None, None]:
-        """The output; what is followed ends with the task, or when *left*, which is asked often. Interrupted."""
+        """The output; what is followed ends with the task, or when *left*. Interrupted.
+
+        Both are called often: *left* before each look for more, *pausing* where there was no more.
+        """
+
+        def wait(seconds: float) -> None:
+            pausing()
+            self._wait(seconds)
+
         if not asked.follow:
             yield from self._logs.read(allocation_id, asked)
             return
@@ -54,7 +67,7 @@ class TaskOutput:
             asked,
             ended=lambda: self._has_ended(allocation_id, asked.task),
             left=lambda: left() or self._stopping(),
-            wait=self._wait,
+            wait=wait,
         )
         if self._stopping():
             raise Interrupted
