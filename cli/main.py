@@ -205,7 +205,8 @@ def _unexpected(context: click.Context, error: Exception) -> Failed:
     name="trueup",
     context_settings={"auto_envvar_prefix": "TRUEUP", "help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, message="trueup %(version)s")
+# By its usual name it would take the section `version` of an options file for its own value.
+@click.version_option(__version__, "--version", "show_version", message="trueup %(version)s")
 def cli() -> None:
     """Commit YAML, and it runs: keeps machines in line with the job specs in a directory or a git repository."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cli.wording import reasons_words
-from reconciler.whereabouts import Whereabouts
+from reconciler.standing import Whereabouts
 from trueup.models.reasons import NO_NODES
 
 _SHOWN: Final = 3

@@ -4,33 +4,17 @@ It is judged as if it were placed anew with all else as it is. What was decided 
 then this says so too, for what runs is not moved for a better score.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from reconciler.changes import Place
 from reconciler.room import Room
 from reconciler.search import Search
+from reconciler.standing import Whereabouts
 from trueup.models.allocation import Allocation
 from trueup.models.state import ClusterState
 
 _SAME: Final = 0.005
 """Scores are shown with two digits: what differs by less is as good."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whereabouts:
-    """*score* None: its node would not take it now, and *refused* has why. *parts* sum to the score.
-
-    *refused* counts the nodes that cannot take it by reason; *lower*, *equal* and *higher* are nodes that could, by
-    their score, the best first.
-    """
-
-    score: float | None
-    parts: dict[str, float]
-    refused: dict[str, int]
-    lower: tuple[tuple[str, float], ...] = ()
-    equal: tuple[tuple[str, float], ...] = ()
-    higher: tuple[tuple[str, float], ...] = ()
 
 
 def whereabouts(state: ClusterState, allocation: Allocation) -> Whereabouts | None:

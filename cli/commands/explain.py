@@ -29,7 +29,7 @@ from cli.views import (
     view,
 )
 from cli.wording import commit_words, find_revision, held_blocks, revision_label, unplaced_words
-from reconciler.whereabouts import Whereabouts
+from reconciler.standing import Whereabouts
 from trueup.models.ids import AllocationId
 from trueup.models.reasons import WAITS
 
