@@ -84,7 +84,7 @@ def _remote_columns() -> tuple[Column[RemoteView], ...]:
         Column("STATE", lambda remote: remote.state),
         Column("COMMIT", lambda remote: short_id(remote.commit)),
         Column("LAST READ", lambda remote: ago(remote.last_success_at, now)),
-        Column("ERROR", lambda remote: remote.error),
+        Column("ERROR", lambda remote: remote.error.removeprefix(f"{remote.url}: ")),
     )
 
 

@@ -151,4 +151,6 @@ def test_status_names_remotes_where_there_is_something_to_tell(
         assert ("REMOTE" in run("status").stdout) is shown
         assert KEPT in run("status", "-o", "wide").stdout
     control_plane.answers["/status"] = a_status(source=a_source("unreachable"))
-    assert f"{HOST}: no route" in " ".join(run("status").stdout.split())
+    shown = " ".join(run("status").stdout.split())
+    assert f"{HOST} unreachable {COMMIT[:8]}" in shown
+    assert "no route" in shown
