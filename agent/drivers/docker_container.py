@@ -68,10 +68,10 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """An inspected image."""
+    """An inspected image; *config* None where it says nothing of how it is run."""
 
     id: str
-    config: ContainerConfig = ContainerConfig()
+    config: ContainerConfig | None = None
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):

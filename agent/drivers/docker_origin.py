@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.drivers.docker_container import Container, HostConfig, Image
+from agent.drivers.docker_container import Container, ContainerConfig, HostConfig, Image
 from trueup.models.codec import understood
 
 ORIGIN: Final = "trueup.origin"
@@ -46,14 +46,15 @@ def origin_of(container: Container) -> Origin:
 
 def foreseen(request: Mapping[str, Any], image: Image) -> Origin:
     """What the engine will report of a container made by *request*: what that leaves open is the image's."""
+    config = image.config or ContainerConfig()
     entrypoint, command = request.get("Entrypoint"), request.get("Cmd")
     if not entrypoint and not command:
-        command = image.config.cmd
+        command = config.cmd
     if entrypoint is None:
-        entrypoint = image.config.entrypoint
+        entrypoint = config.entrypoint
     env = list(request["Env"])
     named = {variable.partition("=")[0] for variable in env}
-    env += [one for one in image.config.env or () if one.partition("=")[0] not in named]
+    env += [one for one in config.env or () if one.partition("=")[0] not in named]
     host = msgspec.convert({"Mounts": request["HostConfig"]["Mounts"]}, understood(HostConfig))
     return _origin(image.id, entrypoint=entrypoint or (), command=command or (), env=env, host=host)
 

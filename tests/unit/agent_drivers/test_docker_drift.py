@@ -175,10 +175,25 @@ def test_what_a_container_is_made_with_is_known_before(
     with _engine(docker_world.address.host) as engine:
         seen = foreseen(request, engine.inspect_image(other_image))
 
-        made = engine.inspect(docker_world.inspect(docker_world.driver.start(launch))["Id"])
+    made = _inspected(docker_world, docker_world.inspect(docker_world.driver.start(launch))["Id"])
 
     assert (origin_of(made), strayed(made)) == (seen, "")
     assert made.labels[ORIGIN] == seen.label[ORIGIN]
+
+
+def test_an_image_that_says_nothing_of_how_it_is_run(docker_world: DockerWorld) -> None:
+    """As one that was imported: all comes from the task."""
+    engine, repository = docker_world.engine, f"trueup-test-{docker_world.owner.cluster[:8]}-bare"
+    made = engine.create_container(IMAGE)
+    files = b"".join(engine.export(made["Id"]))
+    engine.remove_container(made["Id"])
+    engine.import_image_from_data(files, repository=repository, tag="1")
+    try:
+        handle = docker_world.start("/bin/sleep", "100", image=f"{repository}:1")
+        assert docker_world.driver.status(handle).state == "running"
+        assert strayed(_inspected(docker_world, docker_world.inspect(handle)["Id"])) == ""
+    finally:
+        engine.remove_image(f"{repository}:1", force=True)
 
 
 class _Retagging(Engine):
@@ -238,6 +253,11 @@ def test_a_container_of_an_earlier_release_has_no_such_label_and_is_found(docker
 
     assert docker_world.inspect(again)["Id"] == made
     wait_until(lambda: docker_world.driver.status(again).state == "running")
+
+
+def _inspected(world: DockerWorld, container: str) -> Container:
+    with _engine(world.address.host) as engine:
+        return engine.inspect(container)
 
 
 @contextlib.contextmanager
