@@ -98,7 +98,7 @@ def _reset_signals() -> None:
     """Undoes what Python, the spawner and the shim did; the spawner itself began with all of them as they come."""
     signal.set_wakeup_fd(-1)
     for number in _CHANGED_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        system.set_signal(number, system.DEFAULT)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

@@ -56,7 +56,7 @@ def _fork_as_asked(asking: socket.socket) -> None:
 def _be_a_shim(descriptor: int) -> None:
     try:
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        system.set_signal(signal.SIGCHLD, system.DEFAULT)
         system.name_process("trueup-shim")
         system.adopt_orphans()
         watcher.run(socket.socket(fileno=descriptor))

@@ -125,9 +125,9 @@ class Watcher:
         os.set_blocking(self._signals, False)
         os.set_blocking(written, False)
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+            system.set_signal(number, system.IGNORED)
         for number in (signal.SIGCHLD, KILL_SIGNAL):
-            signal.signal(number, _noted)
+            system.set_signal(number, _noted)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(CONTROL)
