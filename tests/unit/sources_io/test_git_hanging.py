@@ -45,7 +45,7 @@ def test_deadline(url: str, silent: str, repo: Repo, tmp_path: Path, clock: Manu
     began = time.monotonic()
     with pytest.raises(SourceUnavailable, match="no answer within"):
         source.read(None)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert git_children() == []
 
 
@@ -139,7 +139,7 @@ def test_close_ends_a_fetch_under_way(silent: str, repo: Repo, tmp_path: Path, c
     began = time.monotonic()
     source.close()
     reader.join()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert errors
     assert git_children() == []
 
