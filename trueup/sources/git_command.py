@@ -95,7 +95,9 @@ class GitCommand:
     ) -> None:
         """Writes the settings file. *environment* is ours: of it, git sees the search path and proxies only."""
         empty = home / "empty"
-        empty.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)  # the mirror of a private repository lies in it
+        empty.mkdir(mode=0o700, exist_ok=True)
         (home / "tmp").mkdir(mode=0o700, exist_ok=True)
         for left in (home / "tmp").iterdir():
             left.unlink(missing_ok=True)

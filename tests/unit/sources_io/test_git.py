@@ -551,6 +551,12 @@ def test_token_does_not_show(repo: Repo, data: Path, clock: ManualClock, tmp_pat
             assert path.stat().st_mode & 0o077 == 0
 
 
+def test_mirror_is_nobody_elses_to_read(repo: Repo, source: TreeSpecSource, data: Path) -> None:
+    repo.commit({"a.yaml": job_text("a")})
+    source.read(None)
+    assert mirror_of(data).parent.stat().st_mode & 0o077 == 0
+
+
 def test_closed_source_starts_nothing_more(repo: Repo, source: TreeSpecSource) -> None:
     repo.commit({"a.yaml": job_text("a")})
     source.close()
