@@ -25,6 +25,7 @@ from trueup.models.units import format_duration
 from trueup.models.wire import Assignment
 
 _CHECK_FAILED = "Check failed"
+_CHECK_NOT_YET = "Check not passed yet"
 _CHECK_PASSED = "Check passed"
 
 
@@ -197,14 +198,20 @@ class _Step:
         record = self._tasks[task.name]
         view = all_checks(record, self._world.checks.get(task.name))
         if record.phase == "running" and view is not None:
-            self._tasks[task.name] = _with_check_event(record, view, self._world.moment)
+            self._tasks[task.name] = _with_check_event(
+                record, view, self._world.moment, was_healthy=self._record.was_healthy
+            )
 
 
-def _with_check_event(record: TaskRecord, view: CheckView, moment: Moment) -> TaskRecord:
+def _with_check_event(
+    record: TaskRecord, view: CheckView, moment: Moment, *, was_healthy: bool
+) -> TaskRecord:
+    """Before an allocation was healthy once, a check that does not pass is no failure yet: it may need its time."""
     newest = record.events[-1].type if record.events else ""
-    if view.passing is False and newest != _CHECK_FAILED:
-        return record.with_event(moment.now, _CHECK_FAILED, view.detail)
-    if view.passing is True and newest == _CHECK_FAILED:
+    failing = _CHECK_FAILED if was_healthy else _CHECK_NOT_YET
+    if view.passing is False and newest not in {failing, _CHECK_FAILED}:
+        return record.with_event(moment.now, failing, view.detail)
+    if view.passing is True and newest in {_CHECK_FAILED, _CHECK_NOT_YET}:
         return record.with_event(moment.now, _CHECK_PASSED)
     return record
 

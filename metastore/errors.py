@@ -12,6 +12,10 @@ class StoreUnavailable(StoreError):
     """
 
 
+class FolderTaken(StoreError):
+    """Another server has the data folder."""
+
+
 class NameConflict(StoreError):
     """A transaction wanted two allocations under one name: nothing of it was written."""
 

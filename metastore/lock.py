@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from metastore.errors import StoreError
+from metastore.errors import FolderTaken
 
 
 class DataLock:
@@ -15,7 +15,7 @@ class DataLock:
 
     @classmethod
     def take(cls, folder: Path) -> "DataLock":
-        """Takes the lock at once. StoreError names the process that has it."""
+        """Takes the lock at once. FolderTaken names the process that has it."""
         path = folder / "lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -24,7 +24,7 @@ class DataLock:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             who = f"process {holder}" if holder.isdigit() else "another process"
-            raise StoreError(
+            raise FolderTaken(
                 f"{folder}: {who} is the server of this data folder; stop it first, or give this one --data of its own"
             ) from None
         os.ftruncate(descriptor, 0)

@@ -1,20 +1,25 @@
 """`trueup allocs`: what runs where."""
 
 import dataclasses
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
 
-from cli.blocks import Cell, Column, ago, clock_time, word
+from cli.blocks import Cell, Column, ago, clock_time, span, word
 from cli.client import path_of
 from cli.listing import Listing, run
 from cli.options import Command, output_option, watch_option
 from cli.system import SystemClock
-from cli.views import AllocationView, short_id
+from cli.views import AllocationView, TaskEventView, short_id
 from trueup.models.stopping import stopping_words
+from trueup.models.units import parse_duration
 
 _TROUBLES: Final = frozenset({"Driver failure", "Artifact failure", "Terminated", "Check failed", "Waiting"})
+_NOT_YET: Final = "Check not passed yet"
+_RESTARTING: Final = "Restarting"
+_PAUSE: Final = re.compile(r"in (\S+) \(")
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -39,18 +44,48 @@ def reason(held: AllocationView) -> Cell:
     """Why it is stopped and how far that got, or what is the matter with it."""
     stopping = "" if held.has_ended else stopping_words(held.tasks.values())
     if held.desired_status == "run":
-        return Cell(held.reason or stopping or _trouble(held))
+        return Cell(held.reason or stopping or _trouble(held, SystemClock().now()))
     why = f"{held.desired_status}: {held.reason}".removesuffix(": ")
     return Cell(f"{why}; {stopping}".removesuffix("; "), "busy")
 
 
-def _trouble(held: AllocationView) -> str:
-    """What last went wrong with what should run and does not; nothing while all is well."""
-    if held.client_status not in {"pending", "failed"} and held.healthy is not False:
+def _trouble(held: AllocationView, now: datetime) -> str:
+    """What last went wrong with what should run and does not, and when it is tried again; nothing while all is well."""
+    events = [event for task in held.tasks.values() for event in task.events]
+    last = [task.events[-1] for task in held.tasks.values() if task.events]
+    restarting = next((event for event in last if event.type == _RESTARTING), None)
+    if held.has_ended or held.healthy is True:
+        restarting = None
+    if restarting is None and held.client_status == "running" and held.healthy is None:
+        waits = next((event for event in last if event.type == _NOT_YET), None)
+        return "" if waits is None else _words(waits)
+    if restarting is None and held.client_status not in {"pending", "failed"} and held.healthy is not False:
         return ""
-    events = [event for task in held.tasks.values() for event in task.events if event.type in _TROUBLES]
-    newest = max(events, key=lambda event: event.at or _LONG_AGO, default=None)
-    return "" if newest is None else f"{newest.type}: {newest.message}".rstrip(": ")
+    newest = max(
+        (event for event in events if event.type in _TROUBLES),
+        key=lambda event: event.at or _LONG_AGO,
+        default=None,
+    )
+    found = [] if newest is None else [_words(newest)]
+    if restarting is not None:
+        found.append(_restarting(restarting, now))
+    return "; ".join(found)
+
+
+def _words(event: TaskEventView) -> str:
+    return f"{event.type}: {event.message}".rstrip(": ")
+
+
+def _restarting(event: TaskEventView, now: datetime) -> str:
+    """`restarting in 16s`, counted down; where the agent names no pause, what it says."""
+    pause = _PAUSE.match(event.message)
+    if pause is None or event.at is None:
+        return f"restarting: {event.message}".rstrip(": ")
+    try:
+        left = event.at + parse_duration(pause[1]) - now
+    except ValueError:
+        return f"restarting {event.message}"
+    return f"restarting in {span(left)}" if left > timedelta() else "restarting"
 
 
 LISTING = Listing(

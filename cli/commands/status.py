@@ -121,6 +121,8 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _count(job: JobView) -> str:
     """Healthy of desired; of a batch job, which ends, placed of desired."""
+    if job.schedule is not None and not job.total("desired"):
+        return "-"  # no run yet, or none any more
     field = "placed" if job.type in {"batch", "sysbatch"} else "healthy"
     return f"{job.total(field)}/{job.total('desired')}"
 

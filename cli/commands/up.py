@@ -25,7 +25,7 @@ def command(up: UpSettings) -> None:
     from agent.journal import FolderInUse, JournalUnusable
     from cli.node_wiring import Agent
     from cli.wiring import ControlPlane
-    from metastore.errors import StoreError
+    from metastore.errors import FolderTaken, StoreError
     from trueup.serving import CannotServe
 
     configure_logging(level=up.server.log_level, log_format=up.server.log_format)
@@ -34,6 +34,10 @@ def command(up: UpSettings) -> None:
     try:
         plane = ControlPlane(up.server, expected_nodes=1)
         plane.start()
+    except FolderTaken as error:
+        raise Failed(
+            f"{error}; `trueup down --data {up.server.data.parent}` ends it with all its tasks"
+        ) from error
     except (StoreError, CannotServe) as error:
         raise Failed(str(error)) from error
     try:

@@ -82,6 +82,7 @@ def test_a_second_up_of_the_same_folder_is_refused_and_disturbs_nothing(examples
     assert (
         f"process {examples.running.pid} is the server of this data folder; stop it first" in refused.stderr
     )
+    assert f"`trueup down --data {examples.folder / '.trueup'}` ends it with all its tasks" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     assert examples.api.running("hello") == before
 

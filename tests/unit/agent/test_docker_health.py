@@ -51,7 +51,7 @@ def test_an_allocation_is_as_healthy_as_its_image_says(
 ) -> None:
     config = TaskConfig(image=image, args=("sleep", "3600"), network_mode="none")
     node.push(a_group(tasks=(a_task(driver="docker", config=config),)), min_healthy_time=0.1)
-    until(lambda: "Check failed" in _events(_task(node)))
+    until(lambda: "Check not passed yet" in _events(_task(node)))
     assert _task(node).healthy is False
     assert node.held().healthy is None
 
@@ -59,7 +59,7 @@ def test_an_allocation_is_as_healthy_as_its_image_says(
         _run(engine, _task(node).container_id, "touch", "/well")
         until(lambda: node.held().healthy)
         assert _task(node).healthy is True
-        assert _events(_task(node)) == ["Started", "Check failed", "Check passed"]
+        assert _events(_task(node)) == ["Started", "Check not passed yet", "Check passed"]
         until(lambda: node.plane.updates[AllocationId("a1")].healthy)
 
         _run(engine, _task(node).container_id, "rm", "/well")

@@ -372,7 +372,10 @@ def test_a_failing_check_keeps_an_allocation_from_being_healthy_until_it_passes(
     world.assign(an_assignment(group=a_checked_group(), ports={"http": 20001}))  # type: ignore[arg-type]
     world.run(5)
     assert world.told().healthy is None
-    assert [event.type for event in world.told().tasks["server"].events] == ["Started", "Check failed"]
+    assert [event.type for event in world.told().tasks["server"].events] == [
+        "Started",
+        "Check not passed yet",
+    ]
     assert {(probe.host, probe.port, probe.path) for probe in world.prober.probes} == {
         ("127.0.0.1", 20001, "/health")
     }

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 import yaml
 from click.testing import Result
 
-from tests.unit.cli.canned import COMMIT, a_cluster, a_node, a_revision, a_task, an_allocation
+from tests.unit.cli.canned import COMMIT, a_cluster, a_job, a_node, a_revision, a_task, an_allocation
 from tests.unit.cli.conftest import FakeControlPlane
 
 Run = Callable[..., Result]
@@ -96,7 +97,7 @@ def test_an_allocation_that_does_not_end_says_since_when(run: Run, control_plane
 
 
 def test_an_allocation_that_does_not_start_says_why(run: Run, control_plane: FakeControlPlane) -> None:
-    """The newest cause, not the wait that follows it; and nothing of it once all is well."""
+    """The newest cause, and when it is tried again; and nothing of it once all is well."""
     events = [
         {"at": "2026-06-01T12:00:01Z", "type": "Terminated", "message": "exit code 7"},
         {"at": "2026-06-01T12:00:02Z", "type": "Driver failure", "message": "there is no program webd"},
@@ -106,8 +107,43 @@ def test_an_allocation_that_does_not_start_says_why(run: Run, control_plane: Fak
     waiting = an_allocation(client_status="pending", healthy=None, tasks=tasks)
     control_plane.answers["/allocations"] = [waiting]
     assert "Driver failure: there is no program webd" in run("allocs").stdout
+    now = datetime.now(UTC)
+    events[-1] = {"at": now.isoformat(), "type": "Restarting", "message": "in 1h10m (restart 1 of 2 in 30m)"}
+    running = {
+        **waiting,
+        "client_status": "running",
+        "tasks": {"server": a_task(state="pending", events=events)},
+    }
+    control_plane.answers["/allocations"] = [running]
+    assert "there is no program webd; restarting in 69m" in run("allocs").stdout
+    events[-1]["message"] = "the machine was restarted"
+    control_plane.answers["/allocations"] = [
+        {**waiting, "tasks": {"server": a_task(state="pending", events=events)}}
+    ]
+    assert "webd; restarting: the machine was restarted" in run("allocs").stdout
     control_plane.answers["/allocations"] = [{**waiting, "client_status": "running", "healthy": True}]
     assert "Driver failure" not in run("allocs").stdout
+
+
+def test_a_check_that_has_not_passed_yet(run: Run, control_plane: FakeControlPlane) -> None:
+    """Said as what it is while the task starts up."""
+    events = [{"at": "2026-06-01T12:00:01Z", "type": "Check not passed yet", "message": "connection refused"}]
+    starting = an_allocation(client_status="running", healthy=None, tasks={"server": a_task(events=events)})
+    control_plane.answers["/allocations"] = [starting]
+    assert "Check not passed yet: connection refused" in run("allocs").stdout
+    events.append({"at": "2026-06-01T12:00:02Z", "type": "Check passed", "message": ""})
+    control_plane.answers["/allocations"] = [{**starting, "tasks": {"server": a_task(events=events)}}]
+    assert "passed yet" not in run("allocs").stdout
+
+
+def test_a_schedule_before_its_first_run(run: Run, control_plane: FakeControlPlane) -> None:
+    """Nothing is counted of a run that is not there: no 0/0, which looks like a failure."""
+    group = {**a_job()["groups"][0], "desired": 0, "placed": 0, "running": 0, "healthy": 0}
+    control_plane.answers["/jobs"] = [
+        a_job(type="batch", groups=[group], schedule={"last": None, "next": "2026-06-02T03:00:00Z"})
+    ]
+    row = next(line for line in run("status").stdout.splitlines() if line.startswith("web "))
+    assert row.split()[4] == "-"
 
 
 def test_allocations_of_one_job(run: Run, control_plane: FakeControlPlane) -> None:
