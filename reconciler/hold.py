@@ -5,6 +5,8 @@ at least two jobs; or remove, suspend or empty a protected job; or leave no job 
 remove more than half of at least 3 Node documents. A first revision is compared with what was adopted.
 """
 
+from collections.abc import Mapping
+
 from reconciler.ending import Loss, ended_by
 from trueup.models.allocation import Allocation
 from trueup.models.digest import content_digest
@@ -15,17 +17,19 @@ from trueup.models.revision import Held
 def held_for(loss: Loss) -> Held | None:
     """Why the revision is held, or None. A `confirm` that names the digest of exactly this loss lets it through."""
     ended = ended_by(loss)
-    gone = _jobs_gone(loss)
+    applied = _applied_jobs(loss)
+    gone = [name for name in applied if name not in loss.wanted]
+    protected = _protected_names(loss, applied)
     reason = (
-        _no_job_left(loss, gone)
-        or _protected(loss)
-        or _frozen(loss, gone)
+        _no_job_left(loss, applied, gone)
+        or _protected(protected)
+        or _frozen(applied, gone)
         or _too_much(loss, ended)
         or _nodes_removed(loss)
     )
     if reason is None:
         return None
-    removes = tuple(sorted({*gone, *(held.job for held in ended), *_protected_names(loss)}))
+    removes = tuple(sorted({*gone, *(held.job for held in ended), *protected}))
     lines = [f"job {name} {_version(loss, name)}" for name in removes]
     lines += sorted({f"allocation {_known_as(loss, held)}" for held in ended})
     lines += [f"node {name}" for name in loss.removed_policies]
@@ -49,10 +53,6 @@ def _applied_jobs(loss: Loss) -> dict[str, Job]:
     return found
 
 
-def _jobs_gone(loss: Loss) -> list[str]:
-    return [name for name in _applied_jobs(loss) if name not in loss.wanted]
-
-
 def _known_as(loss: Loss, held: Allocation) -> str:
     """Its name, and its node where a job that stays has one of that name on every node."""
     job = loss.wanted.get(held.job)
@@ -70,8 +70,7 @@ def _version(loss: Loss, job: str) -> int:
     return 0 if record is None else record.version
 
 
-def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
-    applied = _applied_jobs(loss)
+def _no_job_left(loss: Loss, applied: Mapping[str, Job], gone: list[str]) -> str | None:
     if not applied and loss.state.revision is None:
         adopted = sorted({held.job for held in list(loss.state.allocations.values()) if held.is_wanted})
         if not adopted or any(name in loss.wanted or name in loss.unknown for name in adopted):
@@ -82,13 +81,15 @@ def _no_job_left(loss: Loss, gone: list[str]) -> str | None:
     return f"no job of the last applied revision would remain ({', '.join(gone[:5])})"
 
 
-def _protected_names(loss: Loss) -> list[str]:
+def _protected_names(loss: Loss, applied: Mapping[str, Job]) -> list[str]:
     """Protected jobs that go (a change of type is a deletion too), or of which nothing would run any more."""
     found = []
-    for name, job in _applied_jobs(loss).items():
+    for name, job in applied.items():
+        if not job.protect:
+            continue
         wanted = loss.wanted.get(name)
         ends = wanted is None or wanted.type != job.type or (_is_idle(wanted) and not _is_idle(job))
-        if job.protect and ends:
+        if ends:
             found.append(name)
     return found
 
@@ -97,14 +98,12 @@ def _is_idle(job: Job) -> bool:
     return job.suspended or all(group.count == 0 for group in job.groups)
 
 
-def _protected(loss: Loss) -> str | None:
-    names = _protected_names(loss)
+def _protected(names: list[str]) -> str | None:
     return f"protected jobs would end: {', '.join(names)}" if names else None
 
 
-def _frozen(loss: Loss, gone: list[str]) -> str | None:
+def _frozen(applied: Mapping[str, Job], gone: list[str]) -> str | None:
     """A frozen job whose document is removed runs on until it is confirmed."""
-    applied = _applied_jobs(loss)
     names = [name for name in gone if applied[name].frozen]
     return f"frozen jobs would be removed: {', '.join(names)}" if names else None
 

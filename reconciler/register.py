@@ -5,7 +5,9 @@ a transaction, or into a copy of the state in a dry run. Nothing here touches an
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -124,7 +126,7 @@ def register(
     return Registration(
         commit=desired.commit,
         records=tuple(jobs.records()),
-        versions=tuple(jobs.versions()),
+        versions=jobs.versions,
         changed=jobs.changed(),
         templates=tuple(
             one for name, one in sorted(desired.templates.items()) if state.templates.get(name) != one
@@ -170,8 +172,22 @@ def write(
                 at=now, type="RevisionApplied", message=_words(registration), revision=registration.commit.id
             )
         )
+    if state.held is not None:
+        target.put_event(_released(registration, state.held, state, now))
     target.put_revision(revision)
     target.set_revision(registration.commit.id, None)
+
+
+def _released(registration: Registration, held: Held, state: ClusterState, now: datetime) -> Event:
+    """Who let a held revision go ahead, or committed one that ends less."""
+    commit = registration.commit
+    settings = registration.settings or state.settings
+    confirmed = bool(held.confirm) and settings.confirm == held.confirm
+    how = "by its confirmation" if confirmed else "by a revision that is not held"
+    who = f" of {commit.author}" if commit.author else ""
+    mail = f" <{commit.author_email}>" if commit.author and commit.author_email else ""
+    message = f"the hold of revision {held.revision[:12]} ended {how}, {commit.id[:12]}{who}{mail}"
+    return Event(at=now, type="HoldEnded", message=message, revision=commit.id)
 
 
 def _write_documents(
@@ -234,8 +250,9 @@ def _words(registration: Registration) -> str:
     return f"revision {registration.commit.id[:12]} applied" + (f": {'; '.join(parts)}" if parts else "")
 
 
-class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The jobs' part of a registration."""
+@dataclass(frozen=True, kw_only=True)
+class _Jobs:
+    """The jobs' part of a registration. What walks over all of them is done once."""
 
     state: ClusterState
     desired: DesiredState
@@ -248,13 +265,18 @@ class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             number = _frozen_version(self.state.jobs.get(name), one.job)
             frozen = None if number is None else self.state.versions.get((name, number))
             wanted[name] = one.job if frozen is None else frozen.job
-        for name in self._kept_absent():
+        for name in self._kept_absent:
             version = self.state.current_version(name)
             if version is not None:
                 wanted[name] = version.job
         return wanted
 
-    def versions(self) -> Iterable[JobVersion]:
+    @cached_property
+    def versions(self) -> tuple[JobVersion, ...]:
+        """Of those that changed, by name."""
+        return tuple(self._new_versions())
+
+    def _new_versions(self) -> Iterable[JobVersion]:
         for name, one in sorted(self.desired.jobs.items()):
             current = self.state.current_version(name)
             record = self.state.jobs.get(name)
@@ -269,12 +291,12 @@ class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             )
 
     def records(self) -> Iterable[JobRecord]:
-        made = {version.job.name: version for version in self.versions()}
+        made = {version.job.name: version for version in self.versions}
         for name, one in sorted(self.desired.jobs.items()):
             record = self._record(one, made.get(name))
             if record != self.state.jobs.get(name):
                 yield record
-        kept = self._kept_absent()
+        kept = self._kept_absent
         for name, held in sorted(self.state.jobs.items()):
             if name in self.desired.jobs or held.removed:
                 continue
@@ -287,10 +309,10 @@ class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def changed(self) -> ChangedJobs:
         created: list[str] = []
         updated: list[str] = []
-        for version in self.versions():
+        for version in self.versions:
             held = self.state.jobs.get(version.job.name)
             (created if held is None or held.removed else updated).append(version.job.name)
-        kept = self._kept_absent()
+        kept = self._kept_absent
         removed = [
             name
             for name, held in self.state.jobs.items()
@@ -307,7 +329,7 @@ class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def authors(self) -> Iterable[Commit]:
         """Commits before the revision's own that changed a job now: history shows who they were."""
         seen = {self.desired.commit.id}
-        for version in self.versions():
+        for version in self.versions:
             commit = self.desired.jobs[version.job.name].commit
             if commit is not None and commit.id not in seen:
                 seen.add(commit.id)
@@ -321,6 +343,7 @@ class _Jobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             absent &= {one.name for one in self.desired.invalid if one.kind == "Job"}
         return frozenset(absent)
 
+    @cached_property
     def _kept_absent(self) -> frozenset[str]:
         """Jobs whose valid document is absent, but whose absence proves nothing.
 
