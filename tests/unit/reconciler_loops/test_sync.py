@@ -17,6 +17,7 @@ from trueup.models.errors import SpecError
 from trueup.models.health import cluster_health
 from trueup.models.ids import RevisionId
 from trueup.models.revision import Commit, RemoteState, RemoteStatus, SourceStatus
+from trueup.models.template import ClusterSettings
 
 
 class HandSource:
@@ -135,6 +136,26 @@ def test_a_held_revision_that_another_overtakes_is_superseded(
         sync.step()
     states = {one.value.id: one.value.state for one in store.revisions(after=None, limit=10)}
     assert states == {"r2": "applied", "r3": "superseded", "r4": "applied"}
+
+
+@pytest.mark.parametrize("how", ["by its confirmation", "by a revision that is not held"])
+def test_who_ended_a_hold_is_an_event(source: HandSource, sync: SyncLoop, store: SqlStore, how: str) -> None:
+    for desired in (a_desired(a_job()), a_desired(revision="r3")):
+        source.next = desired
+        sync.step()
+    held = store.state.held
+    assert held is not None
+    confirms = how == "by its confirmation"
+    commit = Commit(id=RevisionId("r4"), author="Ann", author_email="ann@example.org")
+    source.next = msgspec.structs.replace(
+        a_desired(*([] if confirms else [a_job()])),
+        commit=commit,
+        cluster=ClusterSettings(confirm=held.confirm) if confirms else None,
+    )
+    sync.step()
+    (event,) = [one.value for one in store.events(after=None, limit=10, type="HoldEnded")]
+    assert event.message == f"the hold of revision r3 ended {how}, r4 of Ann <ann@example.org>"
+    assert event.revision == "r4"
 
 
 def test_errors_of_a_revision_show_and_go_with_the_next(
