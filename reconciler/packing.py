@@ -2,9 +2,9 @@
 
 *spread* wants the emptiest node. *binpack* wants cpu and memory of a node to run out together, so that none of either
 is stranded: what a placement does to the distance between the two is counted against the square root of its size, so
-that it matters for small ones too. Of like nodes the fuller one is better, and one where something runs is better than
-an idle one. Source: measured on requests of real users (`tests/bench/test_packing.py`), beside best fit with Nomad's
-score, which looks at the sum of the two.
+that it matters for small ones too. Of like nodes the fuller one is better, one where something runs is better than an
+idle one, and of idle ones the larger. Source: measured on requests of real users (`tests/bench/test_packing.py`),
+beside best fit with Nomad's score, which looks at the sum of the two.
 
 Jobs are many and demands are few: the points of all rows are kept for each demand and catch up with the rows that
 changed. The same operations in the same order make the points of one row and of all, so that both are equal to the last
@@ -20,7 +20,6 @@ from reconciler.columns import (
     BOTH,
     FREE_CPU,
     FREE_MEMORY,
-    IDLE,
     LEAN,
     LEFT,
     PER_CPU,
@@ -77,7 +76,7 @@ class Packing:
 
     def of_one(self, row: int, used: NodeUsage) -> float:
         """One row's points beside *used*, whether there is room or not."""
-        total_cpu, total_memory, per_cpu, per_memory, root_cpu, root_memory = self._columns.facts[row]
+        total_cpu, total_memory, per_cpu, per_memory, root_cpu, root_memory, idle = self._columns.facts[row]
         cpu = (total_cpu - used.cpu_millicores) * per_cpu
         memory = (total_memory - used.memory_bytes) * per_memory
         both = cpu + memory
@@ -87,7 +86,7 @@ class Packing:
         skew = abs(lean)
         gain = skew - abs(lean - (per_cpu * self._cpu - per_memory * self._memory))
         weight = min(root_cpu * self._by_cpu, root_memory * self._by_memory)
-        return gain * weight - ((both + skew) * LEFT + (0.0 if used.allocations else IDLE))
+        return gain * weight - ((both + skew) * LEFT + (0.0 if used.allocations else idle))
 
     def _of(self, nodes: Matrix, own: Matrix) -> Column:
         """The same for many nodes, minus infinity where it may not go or has no room."""

@@ -49,6 +49,13 @@ def test_binpack_fills_a_node_before_it_takes_the_next() -> None:
     assert where(outcome) == ["b"]
 
 
+def test_binpack_takes_the_larger_of_idle_nodes() -> None:
+    """Of the same proportions: so that fewer nodes are in use."""
+    nodes = (a_node("a", cpu=4, memory="16GiB"), a_node("b", cpu=16, memory="64GiB"))
+    job = a_job(cpu=0.5, memory="2GiB")
+    assert where(evaluate("web", a_state(nodes=nodes, jobs=(job,)), NOON, CountingIds())) == ["b"]
+
+
 def test_spread_takes_the_emptiest() -> None:
     nodes = (a_node("a"), a_node("b"))
     state = a_state(nodes=nodes, jobs=(a_job("filler"), a_job()))
