@@ -266,7 +266,10 @@ class Membership:
                 raise NameTaken(clone, again_seconds=beats_left or self._claimed(known, request))
             if joined_anew:
                 # The cluster token alone does not let one node act for another that lives.
-                raise NameTaken(f"node {known.name} ({known.id}) is alive and has a secret of its own")
+                raise NameTaken(
+                    f"the id {known.id} in this agent's data folder is that of node {known.name}, which is alive and "
+                    "has a secret of its own; give this agent a data folder of its own"
+                )
         named = self._store.state.node_named(request.name)
         if named is not None and named.id != request.node_id and self._is_living(named):
             raise self._taken(named, request)
@@ -281,8 +284,8 @@ class Membership:
 
     def _taken(self, named: Node, request: RegisterRequest) -> NameTaken:
         return NameTaken(
-            f"node {request.name} is alive as {named.id}; give this agent another --name, or end the other and "
-            f"wait {self.rhythm.deadline_seconds:g} s",
+            f"another agent that is alive is called {request.name}{_where(named)}; give this one another --name, or "
+            f"end the other and wait {self.rhythm.deadline_seconds:g} s",
             again_seconds=self._claimed(named, request),
         )
 
@@ -421,6 +424,10 @@ class Membership:
             if not session.forget[one]:
                 del session.forget[one]
         return said
+
+
+def _where(node: Node) -> str:
+    return f" (at {node.endpoint})" if node.endpoint else ""
 
 
 def _with_services(
