@@ -195,7 +195,8 @@ def test_a_check_restarts_the_task_after_so_many_failures(up: Up) -> None:
     up.specs.write("web.yaml", service("web", server(sick, checks), group))
     up.start()
     before = up.api.until_running("web", 1)
-    begun = only(up, "web")["tasks"]["web"]["restarts"]  # On a busy machine it may not listen in time at first.
+    # On a busy machine it may not listen in time at first.
+    begun = only(up, "web")["tasks"]["web"]["restarts"]
     sick.touch()
     up.api.until(lambda: only(up, "web")["tasks"]["web"]["restarts"] > begun)
     sick.unlink()
