@@ -18,6 +18,7 @@ import psutil
 import structlog
 from msgspec.structs import replace
 
+from agent import machine_share
 from agent.age_key import RECIPIENT
 from agent.doors import Driver, Secrets, Workers
 from agent.drivers.cgroup import version_of_machine
@@ -140,12 +141,12 @@ class SystemMachine:
 
 
 def resources_of(identification: Identification) -> NodeResources:
-    """What the node gives to tasks: what the operator says, else what there is without the reserve."""
+    """What the node gives to tasks: what the operator says, else what they can use without the reserve."""
     cpu, memory, reserve = identification.cpu_millicores, identification.memory_bytes, identification.reserve
     if cpu is None:
-        cpu = max((psutil.cpu_count() or 1) * 1000 - (reserve.cpu_millicores or 0), 0)
+        cpu = max(machine_share.cpu_millicores() - (reserve.cpu_millicores or 0), 0)
     if memory is None:
-        total = psutil.virtual_memory().total
+        total = machine_share.memory_bytes()
         memory = max(total - reserved_memory(total, reserve.memory_bytes), 0)
     return NodeResources(cpu_millicores=Millicores(cpu), memory_bytes=Bytes(memory))
 
