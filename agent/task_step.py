@@ -201,7 +201,10 @@ def _start_failed(record: TaskRecord, answer: StartFailed, view: TaskView) -> Ta
     moment = view.moment
     noted = record.with_event(moment.now, answer.event, answer.message)
     if answer.temporary:
-        delay = min(timedelta(seconds=0.5 * 2**record.start_failures), MAX_START_DELAY)
+        # Spread, since what is short (descriptors, an engine) fails many at once, and would again.
+        delay = min(timedelta(seconds=0.5 * 2**record.start_failures), MAX_START_DELAY) * (
+            1 + moment.jitter / 4
+        )
         failures = min(record.start_failures + 1, 10)
         return replace(
             noted,

@@ -58,6 +58,7 @@ class Play:
         self.record = new_record(self.assignment)
         self.steady = NOON
         self.heard = True
+        self.jitter = 0.0
         self.running: dict[str, int] = {}
         self.ended: dict[tuple[str, int], TaskStatus] = {}
         self.started: list[tuple[str, int]] = []
@@ -67,7 +68,9 @@ class Play:
     def step(self) -> datetime | None:
         before = self.record
         world = World(
-            moment=Moment(now=self.steady, steady=self.steady, boot_id="b", heard=self.heard),
+            moment=Moment(
+                now=self.steady, steady=self.steady, boot_id="b", heard=self.heard, jitter=self.jitter
+            ),
             answers={name: tuple(answers) for name, answers in self.answers.items()},
             busy=frozenset(self.under_way),
         )
@@ -236,6 +239,18 @@ def test_the_word_for_how_far_it_is(phase_events: tuple[str, ...], status: str) 
             play.answer("server", fails=False, temporary=False, lost=False)
         play.step()
     assert client_status(play.record) == status
+
+
+def test_starts_that_fail_together_are_not_tried_again_together() -> None:
+    """What they lack would be as short the next time."""
+    looks = set()
+    for jitter in (0.0, 0.5, 1.0):
+        play = Play(a_group(), "service")
+        play.jitter = jitter
+        play.step()
+        play.answer("server", fails=True, temporary=True, lost=False)
+        looks.add(play.step())
+    assert looks == {NOON + timedelta(seconds=seconds) for seconds in (0.5, 0.5625, 0.625)}
 
 
 def test_a_start_whose_repeat_is_refused_is_looked_for_before_it_is_given_up() -> None:
