@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.git_hosts import GitHttps
-from tests.unit.sources_io.repository import ManualClock, Repo, follow, job_text, until
+from tests.unit.sources_io.repository import ENVIRONMENT, ManualClock, Repo, follow, job_text, until
 from tests.unit.sources_io.test_git_hanging import git_children
 from trueup.models.source_error import SourceUnavailable
+from trueup.sources.git_command import GitAccess, GitCommand, GitFailed
+from trueup.sources.git_remote import parse_remote
 
 
 @pytest.fixture
@@ -192,6 +194,20 @@ def test_login_is_in_no_arguments_and_no_environment(
     assert any("remote-https" in text for text in shown)
     for secret in ("s3cret", base64.b64encode(b"ci:s3cret").decode()):
         assert [text for text in shown if secret in text] == []
+
+
+def test_only_commands_that_ask_the_remote_may_talk_to_it(server: GitHttps, tmp_path: Path) -> None:
+    """Git would fetch by itself what it finds missing, file by file."""
+    server.login = ""
+    home, mirror = tmp_path / "home", tmp_path / "home/mirror.git"
+    git = GitCommand(home, parse_remote(server.url()), GitAccess(ca_file=server.ca_file), ENVIRONMENT)
+    git.run("init", "--quiet", "--bare", str(mirror), git_dir=mirror, deadline_seconds=30)
+    settings = ("-c", f"remote.trueup.url={server.url()}", "-c", "remote.trueup.promisor=true")
+    with pytest.raises(GitFailed):
+        git.run(*settings, "cat-file", "-e", "1" * 40, git_dir=mirror, deadline_seconds=30)
+    assert server.seen == []
+    git.run(*settings, "ls-remote", "--", "trueup", git_dir=mirror, deadline_seconds=30)
+    assert server.seen
 
 
 def test_no_such_repository(server: GitHttps, token_file: Path, data: Path, clock: ManualClock) -> None:

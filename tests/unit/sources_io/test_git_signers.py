@@ -333,6 +333,20 @@ def test_file_that_names_nobody_or_is_none(
     assert taken(source)
 
 
+def test_key_that_is_there_twice_is_refused(
+    repo: Repo, source: TreeSpecSource, allowed: Path, home: Path
+) -> None:
+    """Else nobody could tell whether the revocation in the second one counts."""
+    dee = OpenPgpSigner(home, "dee")
+    whole = dee.allowed()
+    dee.revoke()
+    signed(repo, SshSigner(allowed.parent), {"a.yaml": job_text("a")})
+    allowed.write_text(f"{whole}{dee.allowed()}")
+    told = refusal(source)
+    assert f"line {whole.count(chr(10)) + 1} begins a block of public keys that has the key " in told
+    assert "as the one of line 1; leave one" in told
+
+
 def test_gpg_is_not_installed(
     repo: Repo, allowed: Path, bob: OpenPgpSigner, tmp_path: Path, clock: ManualClock
 ) -> None:
