@@ -292,9 +292,14 @@ class GitMirror:
         return self._record(git, _FOLLOWED)
 
     def _record(self, git: GitCommand, name: str) -> Commit:
-        """The commit that *name* stands for, past an annotated tag. GitFailed also if it is none."""
-        output = git.run(*LOG_ARGUMENTS, "--max-count=1", "--end-of-options", f"{name}^{{commit}}", "--",
-                         git_dir=self._folder, deadline_seconds=_READ_SECONDS)  # fmt: skip
+        """The commit that *name* stands for, past an annotated tag. RefMissing if that is something else."""
+        try:
+            output = git.run(*LOG_ARGUMENTS, "--max-count=1", "--end-of-options", f"{name}^{{commit}}", "--",
+                             git_dir=self._folder, deadline_seconds=_READ_SECONDS)  # fmt: skip
+        except GitFailed as failure:
+            if "expected commit type" in failure.text:
+                raise RefMissing("the ref stands for no commit; name another one with --ref") from None
+            raise
         for logged in read_log(output):
             return logged.commit
         raise GitFailed(f"{name} is no commit")

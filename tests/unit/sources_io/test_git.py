@@ -204,6 +204,19 @@ def test_ref_that_is_not_there(repo: Repo, data: Path, clock: ManualClock, ref: 
         follow(repo.path, data, clock, ref=ref).read(None)
 
 
+def test_tag_of_something_else(repo: Repo, data: Path, clock: ManualClock) -> None:
+    """It is no fault of the mirror, which stays."""
+    repo.commit({"a.yaml": job_text("a")})
+    repo.git("tag", "tree", "HEAD^{tree}")
+    repo.git("tag", "file", "HEAD:a.yaml")
+    for ref in ("tree", "file"):
+        source = follow(repo.path, data, clock, ref=ref)
+        for _ in range(3):
+            with pytest.raises(SourceUnavailable, match="the ref stands for no commit"):
+                read_now(source)
+            assert list(mirror_of(data).glob("objects/pack/*.pack"))
+
+
 def test_branch_is_deleted_and_comes_back(repo: Repo, data: Path, clock: ManualClock) -> None:
     repo.commit({"a.yaml": job_text("a")})
     repo.git("branch", "live")
