@@ -18,7 +18,7 @@ from agent.drivers.docker_engine import Engine, EngineAddress
 from agent.drivers.docker_errors import EngineAway, EngineRefused, NotThere
 from agent.drivers.docker_events import EventWatch
 from agent.drivers.docker_exec import run_in_container
-from agent.drivers.docker_failures import start_failure
+from agent.drivers.docker_failures import is_being_removed, start_failure
 from agent.drivers.docker_images import ImagePull, missing_image
 from agent.drivers.docker_logs import LogFollowers
 from agent.drivers.docker_making import make_container
@@ -290,7 +290,9 @@ class DockerDriver:
         except NotThere:
             pass
         except EngineRefused as refused:
-            raise DriverError(f"cannot remove the container: {refused.explanation}", temporary=True) from None
+            if not is_being_removed(refused):
+                why = f"cannot remove the container: {refused.explanation}"
+                raise DriverError(why, temporary=True) from None
         self._logs.forget(container.id)
 
     def _kill(self, handle: TaskHandle, signal: str) -> None:

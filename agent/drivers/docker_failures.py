@@ -13,6 +13,7 @@ _PASSING: Final = re.compile(
     r"|is marked for removal",
     re.IGNORECASE,
 )
+_REMOVAL: Final = re.compile(r"removal .* in progress", re.IGNORECASE)
 _NETWORK: Final = re.compile(
     r"dial tcp|lookup .*|i/o timeout|timeout|TLS handshake|connection re|EOF|toomanyrequests|too many requests"
     r"|no such host|server error|bad gateway|service unavailable|unexpected status code 5|status: 5\d\d",
@@ -57,6 +58,11 @@ def start_failure(image: str, refused: EngineRefused) -> DriverError:
     return DriverError(
         f"{message}; {advice}" if advice else message, temporary=waits or bool(_PASSING.search(words))
     )
+
+
+def is_being_removed(refused: EngineRefused) -> bool:
+    """Whether the container that was to be removed is being removed already, by whomever."""
+    return bool(_REMOVAL.search(refused.explanation))
 
 
 def pull_failure(image: str, refused: EngineRefused) -> DriverError:

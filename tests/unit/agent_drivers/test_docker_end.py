@@ -1,9 +1,12 @@
 """How containers end and are ended, what is seen of it, and commands inside them."""
 
+import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
+import docker.errors
 import pytest
 
 from agent.doors import DriverError, TaskHandle
@@ -12,6 +15,7 @@ from agent.drivers.docker_errors import EngineRefused
 from agent.drivers.docker_logs import LogFollower
 from agent.drivers.docker_output import ContainerOutput
 from agent.drivers.docker_spec import LogTarget
+from tests.docker_engine import client
 from tests.unit.agent_drivers.docker_world import DockerWorld
 from tests.unit.agent_drivers.process_world import lives, wait_until
 from trueup.models.job import Resources
@@ -169,6 +173,33 @@ def test_a_container_that_is_being_removed_while_it_is_followed_ends_its_followe
 
     assert follower.done.wait(20)
     engine.close()
+
+
+def test_what_another_hand_removes_at_the_same_time_is_removed(docker_world: DockerWorld) -> None:
+    """Whoever comes second is told that it is under way."""
+    own = docker_world.owner.cluster[:24]
+    handles = [docker_world.start("true", allocation_id=f"{own}{number:08}") for number in range(8)]
+    for handle in handles:
+        docker_world.ended(handle)
+    ids = [docker_world.inspect(handle)["Id"] for handle in handles]
+
+    def by_hand(container: str) -> None:
+        with (
+            contextlib.closing(client(docker_world.address.host)) as engine,
+            contextlib.suppress(docker.errors.APIError),
+        ):
+            engine.remove_container(container)
+
+    with ThreadPoolExecutor(16) as threads:
+        removals = [
+            threads.submit(remove, one)  # type: ignore[arg-type]
+            for handle, container in zip(handles, ids, strict=True)
+            for remove, one in ((by_hand, container), (docker_world.driver.remove, handle))
+        ]
+        for removal in removals:
+            removal.result()
+
+    wait_until(lambda: docker_world.containers() == [], "the removal of all")
 
 
 def test_a_container_put_in_the_place_of_the_tasks_is_not_the_task(docker_world: DockerWorld) -> None:
