@@ -41,7 +41,11 @@ def a_real_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def break_disk(disk: Path) -> None:
-    """What ext4 does by itself after an error of the device: from now on nothing of it can be written."""
+    """What ext4 does by itself after an error of the device: from now on nothing of it can be written.
+
+    What it has not written yet would be lost, and partly unreadable: that is another fault.
+    """
+    subprocess.run(["sync", "--file-system", str(disk)], check=True)
     subprocess.run(["mount", "-o", "remount,abort", str(disk)], check=True)
 
 

@@ -25,7 +25,7 @@ from agent.drivers.exit_watch import ExitWatch
 from agent.drivers.identity import BootId, open_process, read_boot_id, send_signal
 from agent.drivers.linked_volumes import link_volumes
 from agent.drivers.lost_records import record_of
-from agent.drivers.shim.watcher import KILL_SIGNAL
+from agent.drivers.shim.watcher import KILL_SIGNAL, UNWRITABLE
 from agent.drivers.spawner import Spawner
 from agent.drivers.start_failure import exit_code, explain, is_temporary
 from agent.drivers.task_folder import EndRecord, RunRecord, TaskFolder, all_folders, folder_of, moment
@@ -268,6 +268,8 @@ class ProcessDriver:
             try:
                 folder.write_end(end)
             except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
                 # Nor could its shim, which has therefore ended: it is known here, for as long as this agent lives.
                 self._unwritten_ends[folder] = _unwritten_end(run, error)
             leftovers.remove_cgroups(run.cgroups)

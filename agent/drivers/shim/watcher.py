@@ -25,7 +25,7 @@ _KILL_AGAIN_MS = 20
 _KILL_AGAIN_AT_MOST_MS = 1000
 _DRAIN_READS = 64
 _WRITE_END_ATTEMPTS = 60
-_UNWRITABLE = (errno.EROFS, errno.EIO)
+UNWRITABLE = (errno.EROFS, errno.EIO)
 _UNWRITABLE_ATTEMPTS = 3
 _COMMAND_BYTES = 1024 * 1024
 
@@ -335,7 +335,7 @@ class Watcher:
                 records.write_exit(self._folder, end)
             except OSError as error:
                 # The agent takes the task for running as long as this waits; of a broken disk little is to be hoped.
-                if error.errno in _UNWRITABLE and attempt >= _UNWRITABLE_ATTEMPTS:
+                if error.errno in UNWRITABLE and attempt >= _UNWRITABLE_ATTEMPTS:
                     return
                 if os.fstat(self._folder).st_nlink > 0:
                     time.sleep(1)

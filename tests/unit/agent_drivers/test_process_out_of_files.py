@@ -44,6 +44,21 @@ def test_a_task_that_runs_is_not_taken_for_gone(world: ProcessWorld, spare: int)
     assert world.driver.status(handle).pid == pid
 
 
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+def test_what_a_killed_shim_left_is_ended_as_soon_as_it_can_be(world: ProcessWorld, spare: int) -> None:
+    """Not called ended before: what it started would run beside its successor."""
+    handle = world.shell("(setsid sh -c 'echo $$; exec sleep 60' &); sleep 60")
+    pids = [int(world.lines(1)[0]), world.pid(handle)]
+    shim = world.run(handle).shim_pid
+    with no_files_left(spare):
+        os.kill(shim, signal.SIGKILL)
+        wait_until(lambda: world.wakes("a1") > 0, "the wake")
+        with suppress(DriverError, OSError):
+            world.driver.status(handle)
+    assert world.ended(handle).state == "exited"
+    wait_until(lambda: not any(map(lives, pids)), "the end of what the shim watched")
+
+
 def test_an_end_that_could_not_be_looked_at_is_seen_later(world: ProcessWorld) -> None:
     """The agent is woken all the same, and goes on watching the others."""
     first, second = world.start("sleep", "60"), world.start("sleep", "60", allocation="a2")
