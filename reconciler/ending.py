@@ -61,6 +61,8 @@ def ended_by(loss: Loss) -> list[Allocation]:
 
 def _beyond_count(group: TaskGroup, held_ones: Sequence[Allocation]) -> list[Allocation]:
     """The highest indexes go first; what shares an index with another is replaced by it."""
+    if len(held_ones) <= group.count:
+        return []
     indexes = sorted({held.index for held in held_ones})
     going = set(indexes[group.count :])
     return [held for held in held_ones if held.index in going]

@@ -5,6 +5,7 @@ The rules are those of `directory_walk.py`. A root that is not there is an empty
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from trueup.models.errors import SpecError
@@ -58,19 +59,27 @@ class GitFiles:
 def read_tree(listing: bytes) -> Folder:
     """The tree that `git ls-tree` printed with LIST_ARGUMENTS."""
     top: Folder = {}
-    for line in listing.split(b"\0"):
+    known = {"": top}
+    for line in listing.decode("utf-8", "surrogateescape").split("\0"):
         if not line:
             continue
-        head, _, name = line.partition(b"\t")
-        mode, _, blob_id, size = head.decode("ascii").split()
-        *folders, last = name.decode("utf-8", "surrogateescape").split("/")
-        folder = top
-        for part in folders:
-            inner = folder.setdefault(part, {})
-            if isinstance(inner, dict):
-                folder = inner
+        head, _, name = line.partition("\t")
+        mode, _, blob_id, size = head.split()
+        path, _, last = name.rpartition("/")
+        folder = known.get(path)
+        if folder is None:
+            folder = known[path] = _made_folder(top, path)
         folder[last] = Blob(mode, blob_id, _size(size))
     return top
+
+
+def _made_folder(top: Folder, path: str) -> Folder:
+    folder = top
+    for part in path.split("/"):
+        inner = folder.setdefault(part, {})
+        if isinstance(inner, dict):
+            folder = inner
+    return folder
 
 
 def _size(text: str) -> int:
@@ -158,21 +167,17 @@ class _Root:
         if blob.size_bytes > MAX_FILE_BYTES:
             self._refuse(path, TOO_LARGE, document=document)
             return
-        key = FileKey(self._number, path)
-        read = self._read
-        self._found.files[key] = SpecFile(
+        found, key = self._found, FileKey(self._number, path)
+        found.files[key] = SpecFile(
             root=self._number,
             path=path,
             digest=blob.id,
-            content=lambda: read(blob.id),
+            content=partial(self._read, blob.id),
             document=document,
         )
-        self._found.origins[key] = origins
-        self._found.size_bytes += blob.size_bytes
-        self._check_limits()
-
-    def _check_limits(self) -> None:
-        if len(self._found.files) > MAX_TREE_FILES or self._found.size_bytes > MAX_TREE_BYTES:
+        found.origins[key] = origins
+        found.size_bytes += blob.size_bytes
+        if len(found.files) > MAX_TREE_FILES or found.size_bytes > MAX_TREE_BYTES:
             raise SourceUnavailable(f"the tree {TREE_TOO_LARGE}")
 
     def _refuse(self, path: str, reason: str, *, document: bool) -> None:
