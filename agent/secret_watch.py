@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from agent.contact import Standing
 from agent.doors import SecretMissing, Secrets, Workers
 from agent.record import AllocationRecord
@@ -18,6 +20,7 @@ from trueup.models.ids import AllocationId
 from trueup.models.wire import Assignment
 
 LOOK_EVERY: Final = timedelta(seconds=5)
+_log = structlog.stdlib.get_logger("trueup.agent")
 
 
 class SecretWatch:
@@ -86,6 +89,8 @@ class SecretWatch:
                 found[name] = self._digests.of(self._secrets.value(name))
             except SecretMissing:
                 continue
+            except Exception:  # noqa: BLE001 - a look that never came back would be the last one
+                _log.exception("secret cannot be looked at", secret=name)
         self._hand_in(lambda: self._take(found))
 
     def _take(self, found: Mapping[str, str]) -> None:

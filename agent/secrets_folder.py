@@ -55,6 +55,8 @@ class SecretsFolder:
             raise SecretMissing(f"secret {name} is missing: {path}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise SecretMissing(f"secret {name} cannot be used: {path} is no UTF-8 text") from None
+        except RuntimeError:  # As `resolve` has it.
+            raise SecretMissing(f"secret {name} is missing: {path} is a link that leads to itself") from None
 
     def decrypted(self, ciphertext: str) -> str:
         """What was encrypted with age to this node's key. SecretMissing."""

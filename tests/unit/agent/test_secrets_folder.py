@@ -19,6 +19,12 @@ def test_values_lose_one_line_end_and_change_with_their_file(tmp_path: Path) -> 
     assert list(secrets.names()) == ["db-password"]
 
 
+def test_a_link_that_leads_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SecretMissing, match="leads to itself"):
+        SecretsFolder(tmp_path).value("loop")
+
+
 def test_links_are_followed_inside_the_folder_alone(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     (folder / "..2026").mkdir(parents=True)
