@@ -6,6 +6,7 @@ One list of lines for the text form and the Markdown form, with the sums that bo
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 from cli.blocks import clock_time
@@ -17,6 +18,7 @@ Mark = Literal["+", "~", "-/+", "-", ">", "!", " "]
 
 _MARK_OF_ACTION: Final[dict[str, Mark]] = {"create": "+", "update": "~", "delete": "-", "none": " "}
 _VALUE_LENGTH: Final = 100
+_CONTEXT: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +149,22 @@ def _by_name(placements: Iterable[PlannedPlacement]) -> dict[str, list[PlannedPl
 
 
 def _change_words(change: FieldChange) -> str:
-    return f"{change.path}: {_value(change.before)} -> {_value(change.after)}"
+    """Both values; of long ones the piece where they begin to differ."""
+    before, after = _text(change.before), _text(change.after)
+    begin = 0
+    if max(len(before), len(after)) > _VALUE_LENGTH:
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+        begin = max(0, same - _CONTEXT)
+    return f"{change.path}: {_piece(before, begin)} -> {_piece(after, begin)}"
 
 
-def _value(value: Any) -> str:  # noqa: ANN401 - whatever a spec can hold
-    if value is None:
-        return "(absent)"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _VALUE_LENGTH else f"{text[:_VALUE_LENGTH]}…"
+def _text(value: Any) -> str:  # noqa: ANN401 - whatever a spec can hold
+    return "(absent)" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _piece(text: str, begin: int) -> str:
+    shown = text[begin : begin + _VALUE_LENGTH]
+    return f"{'…' if begin else ''}{shown}{'…' if begin + _VALUE_LENGTH < len(text) else ''}"
 
 
 def _count(number: int, noun: str) -> str:

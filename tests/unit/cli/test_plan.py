@@ -13,8 +13,10 @@ import msgspec
 import pytest
 from click.testing import Result
 
+from cli.plan_lines import plan_lines
 from cli.system import RandomIds, SystemClock
 from metastore.store import SqlStore
+from reconciler.report import FieldChange, JobPlan, PlanReport
 from tests.builders import NOON, a_job, a_node, a_record, a_state, a_version, an_allocation
 from tests.unit.cli.conftest import FakeControlPlane
 from trueup.models.ids import RevisionId
@@ -377,6 +379,22 @@ def test_a_plan_in_a_work_tree_knows_its_commit(run_alone: Run, specs: Path, nod
     changed = json.loads(run_alone(*plan).stdout)
     assert changed["revision"].startswith("dir-")
     assert "more" in {job["name"] for job in changed["jobs"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (1, 3, "count: 1 -> 3"),
+        (None, "x", 'count: (absent) -> "x"'),
+        ("a" * 150 + "old", "a" * 150 + "new", f'count: …{"a" * 20}old" -> …{"a" * 20}new"'),
+        ("old" + "a" * 150, "new", f'count: "old{"a" * 96}… -> "new"'),
+    ],
+)
+def test_a_change_shows_where_values_differ(before: object, after: object, words: str) -> None:
+    """Long values begin where they begin to differ: else both would look the same."""
+    job = JobPlan(name="web", action="update", diff=(FieldChange(path="count", before=before, after=after),))
+    report = PlanReport(revision="r2", base_revision="r1", index=1, held=None, jobs=(job,))
+    assert str(plan_lines(report)[1]).strip() == words
 
 
 def test_a_plan_on_another_base_warns(run_alone: Run, specs: Path, tmp_path: Path) -> None:
