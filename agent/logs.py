@@ -34,8 +34,8 @@ from trueup.models.ids import AllocationId
 CHUNK_BYTES: Final = 64 * 1024
 POLL_SECONDS: Final = 0.2
 """How often a followed log is looked at; output is shown that much later at most."""
-_LISTINGS: Final = 8
 _LISTING_SECONDS: Final = 0.001
+_LONGEST_LISTING_SECONDS: Final = 0.3
 _MISSING: Final = b"\n[trueup] output is missing here: it was rotated away before it was read\n"
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -60,7 +60,7 @@ class LogReader:
             files = self._open(allocation_id, asked, opened)
             begin, end = self._range(files, asked)
             stamps = _Stamps(begin, wanted=asked.timestamps)
-            yield from stamps.put(files.between(begin, end), files.marks)
+            yield from stamps.put(files.drained(begin, end), files.marks)
 
     def follow(
         self,
@@ -82,7 +82,7 @@ class LogReader:
                 stamps = _Stamps(begin, wanted=asked.timestamps)
                 follower = _Follower(self._folders.paths(allocation_id, asked.task), asked, files, end)
                 following.callback(follower.close)
-                yield from stamps.put(files.between(begin, end), files.marks)
+                yield from stamps.put(files.drained(begin, end), files.marks)
             while not left():
                 # Asked before the look: what was written until then is seen by it.
                 is_last = ended()
@@ -151,9 +151,22 @@ class _Files:
     def between(self, begin: int, end: int) -> Iterator[bytes]:
         """The bytes of that range, in pieces."""
         for file in self.files:
-            first, last = max(begin, file.begin), min(end, file.begin + file.size)
-            if first >= last:
-                continue
+            yield from self._part(file, begin, end)
+
+    def drained(self, begin: int, end: int) -> Iterator[bytes]:
+        """As `between`, once: lets go of each file that is not needed (any more), for the reader may be slow."""
+        for file in self.files:
+            if file.begin + file.size <= begin:
+                file.stream.close()
+        for file in self.files:
+            if not file.stream.closed:
+                yield from self._part(file, begin, end)
+                file.stream.close()
+
+    @staticmethod
+    def _part(file: _File, begin: int, end: int) -> Iterator[bytes]:
+        first, last = max(begin, file.begin), min(end, file.begin + file.size)
+        if first < last:
             file.stream.seek(first - file.begin)
             yield from _pieces(file.stream, last - first)
 
@@ -249,14 +262,17 @@ class _Follower:
 
 def _open_files(folder: int, name: str, opened: contextlib.ExitStack) -> _Files:
     """Opens all files of a stream as of one moment: anew where a rotation came between."""
-    files, is_settled = _look(folder, name, opened)
-    for _ in range(_LISTINGS):
-        if is_settled:
-            break
+    pause_seconds = _LISTING_SECONDS
+    while True:
+        with contextlib.ExitStack() as looking:
+            files, is_settled = _look(folder, name, looking)
+            # One that was killed while it renamed them leaves them so.
+            if is_settled or pause_seconds > _LONGEST_LISTING_SECONDS:
+                opened.push(looking.pop_all())
+                return files
         # What renames them needs the processor, too.
-        time.sleep(_LISTING_SECONDS)
-        files, is_settled = _look(folder, name, opened)
-    return files
+        time.sleep(pause_seconds)
+        pause_seconds *= 2
 
 
 def _look(folder: int, name: str, opened: contextlib.ExitStack) -> tuple[_Files, bool]:
@@ -323,7 +339,9 @@ def _read_marks(folder: int, name: str, opened: contextlib.ExitStack) -> Sequenc
     if stream is None:
         return ()
     marks = []
-    for line in stream.read().splitlines():
+    with stream:
+        read = stream.read()
+    for line in read.splitlines():
         fields = line.split()
         if len(fields) == 4 and fields[1].isdigit() and fields[2].isdigit():
             marks.append(_Mark(fields[0].decode("ascii", "replace"), int(fields[1]), int(fields[2])))

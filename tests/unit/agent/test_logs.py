@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.doors import TaskFolders
@@ -245,6 +246,22 @@ def test_following_a_task_that_has_not_written_yet_begins_with_its_first_byte(ou
         A1, LogRequest(task="server", follow=True), ended=lambda: turns > 3, left=lambda: False, wait=wait
     )
     assert b"".join(followed) == b"hello\n"
+
+
+@pytest.mark.parametrize("tail", [1, None])
+def test_a_slow_reader_holds_open_only_what_is_still_to_be_read(output: Output, tail: int | None) -> None:
+    log = output.attempt(1, max_files=8)
+    for number in range(16):
+        log.write(lines(number, number + 1))
+    process = psutil.Process()
+    before = process.num_fds()
+    seen, held = [], []
+    for piece in output.reader.read(A1, LogRequest(task="server", tail=tail)):
+        seen.append(piece)
+        held.append(process.num_fds() - before)
+    # The folder itself, and each file until it was read.
+    assert held == list(range(len(seen) + 1, 1, -1))
+    assert b"".join(seen) == (lines(0, 16) if tail is None else lines(15, 16))
 
 
 def test_following_ends_when_nobody_listens(output: Output) -> None:
