@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -23,8 +24,10 @@ from trueup.sources.git_remote import is_commit_id
 from trueup.sources.remote_choice import Choice, Seen, choose
 from trueup.sources.snapshot import Snapshot
 
-PATIENCE_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 0.5
 """How long those that answered wait for the others before they go ahead."""
+FIRST_PATIENCE_SECONDS: Final = 2.0
+"""The same where one was never heard of: it may be the one furthest ahead."""
 _LEFT_LOOK: Final = timedelta(seconds=1)
 _COPY_AGAIN: Final = timedelta(seconds=30)
 
@@ -200,19 +203,31 @@ class GitRemotes:
             self._changed.notify_all()
 
     def _poll(self, applied: RevisionId | None) -> None:
-        """Looks at all that are due; waits for all that answer soon, and for one that answers."""
-        end = monotonic() + PATIENCE_SECONDS
+        """Looks at all that are due; waits for all that answer soon, and for one that answers.
+
+        A nudge begins anew, and nobody waits twice for one that hangs.
+        """
+        end = monotonic() + self._patience()
         nudged = True
         while nudged and not self._closed:
-            self._collect()
-            for remote in self._active():
-                if remote.polling is None:
-                    self._begin(remote, applied)
             with self._changed:
-                while not self._nudged and not self._may_go_on(end):
-                    self._changed.wait(max(0.001, end - monotonic()) if self._one_has_answered() else None)
-                nudged, self._nudged = self._nudged, False
+                self._nudged = False
+            self._collect()
+            begun = [remote for remote in self._active() if remote.polling is None]
+            for remote in begun:
+                self._begin(remote, applied)
+            with self._changed:
+                while not self._nudged and not self._may_go_on(begun, end):
+                    left = max(0.001, end - monotonic())
+                    self._changed.wait(left if self._one_has_answered() and left < inf else None)
+                nudged = self._nudged
         self._collect()
+
+    def _patience(self) -> float:
+        if self._wake is None:  # nobody would be told of a later answer
+            return inf
+        heard = all(remote.snapshot is not None or remote.error for remote in self._active())
+        return PATIENCE_SECONDS if heard else FIRST_PATIENCE_SECONDS
 
     def _collect(self) -> None:
         now = self._clock.now()
@@ -237,11 +252,11 @@ class GitRemotes:
         if wake is not None:
             wake()
 
-    def _may_go_on(self, end: float) -> bool:
+    def _may_go_on(self, begun: Sequence[_Remote], end: float) -> bool:
         if self._closed:
             return True
-        waiting = [remote for remote in self._active() if remote.polling and not remote.polling.done()]
-        return not waiting or (monotonic() >= end and self._one_has_answered())
+        waiting = any(remote.polling is not None and not remote.polling.done() for remote in begun)
+        return self._one_has_answered() and (not waiting or monotonic() >= end)
 
     def _one_has_answered(self) -> bool:
         """Whether there is anything to go ahead with."""
@@ -266,7 +281,7 @@ class GitRemotes:
                 state=state,
                 commit=remote.tip,
                 last_success_at=remote.last_success_at,
-                error=remote.error or (self._copy_error if remote is self._pushed else ""),
+                error=_error_of(remote) or (self._copy_error if remote is self._pushed else ""),
                 emergency=remote is self._pushed,
             )
             for remote, state in zip(active, choice.states, strict=True)
@@ -327,10 +342,14 @@ def _look(tree: GitTree, applied: RevisionId | None) -> Snapshot:
         tree.release()
 
 
+def _error_of(remote: _Remote) -> str:
+    if not remote.error and remote.tip is None:
+        return f"{remote.tree.url}: gave no answer yet"
+    return remote.error
+
+
 def _seen(remote: _Remote, asked: Sequence[RevisionId]) -> Seen:
-    url, error = remote.tree.url, remote.error
-    if not error and remote.tip is None:
-        error = f"{url}: gave no answer yet"
+    url, error = remote.tree.url, _error_of(remote)
     contains: frozenset[str] = frozenset()
     if not error:
         try:
