@@ -113,9 +113,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         show_default=True,
         help="How long a document must be absent from a folder before its job is removed.",
     ),
-    click.option(
-        "--atomic", is_flag=True, help="Apply nothing of a revision that has any invalid document."
-    ),
+    click.option("--atomic", is_flag=True, help="Apply nothing of a revision that has any invalid document."),
     click.option(
         "--store",
         metavar="URL",
