@@ -5,6 +5,7 @@ one success resets it.
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ class GitTree:
         self._environment = environment
         self._random = random or Random()  # noqa: S311 - jitter
         self._attempts = _Attempts()
+        self._making = threading.Lock()
         self._command: GitCommand | None = None
         self._token = ""
         self._snapshot: Snapshot | None = None
@@ -279,10 +281,14 @@ class GitTree:
             raise error from None
 
     def _git(self) -> GitCommand:
-        """Git with the token as it is now: it may have been renewed."""
+        """Git with the token as it is now: it may have been renewed. From any thread."""
         if self._closed:
             raise GitFailed("the source is closed")
         token = self._read_token()
+        with self._making:
+            return self._made(token)
+
+    def _made(self, token: str) -> GitCommand:
         if self._command is None or token != self._token or not self._command.is_whole:
             settings = self._settings
             access = GitAccess(

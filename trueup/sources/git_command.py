@@ -24,6 +24,7 @@ __all__ = [
     "git_settings",
     "keyring_folder",
     "one_line",
+    "temporary_folder",
     "write_private",
 ]
 
@@ -98,13 +99,12 @@ class GitCommand:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)  # the mirror of a private repository lies in it
         empty.mkdir(mode=0o700, exist_ok=True)
-        (home / "tmp").mkdir(mode=0o700, exist_ok=True)
-        for left in (home / "tmp").iterdir():
-            left.unlink(missing_ok=True)
+        temporary = temporary_folder(home)
+        temporary.mkdir(mode=0o700, exist_ok=True)
         settings = home / "settings"
         write_private(settings, git_settings(remote, access, home=home))
         self.home = home
-        self._kept = (settings, empty, home / "tmp")
+        self._kept = (settings, empty, temporary)
         self.limits = limits or GitLimits()
         self._environment = _git_environment(environment, home, settings, access)
         self._transport = remote.transport
@@ -195,6 +195,11 @@ def allowed_signers_file(home: Path) -> Path:
 def keyring_folder(home: Path) -> Path:
     """Where gpg looks for public keys, and for its own settings."""
     return home / "gnupg"
+
+
+def temporary_folder(home: Path) -> Path:
+    """Where git puts a signature while it is checked."""
+    return home / "tmp"
 
 
 def git_settings(remote: GitRemote, access: GitAccess, *, home: Path) -> str:
@@ -320,7 +325,7 @@ def _git_environment(
     return environment | {
         "HOME": str(empty),
         "XDG_CONFIG_HOME": str(empty),
-        "TMPDIR": str(home / "tmp"),  # for signatures while they are checked
+        "TMPDIR": str(temporary_folder(home)),
         "GNUPGHOME": str(keyring_folder(home)),
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",

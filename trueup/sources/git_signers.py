@@ -20,6 +20,7 @@ from trueup.sources.git_command import (
     GitFailed,
     allowed_signers_file,
     keyring_folder,
+    temporary_folder,
     write_private,
 )
 
@@ -63,7 +64,12 @@ class Signers:
         self._ready: tuple[Path, str] | None = None
 
     def prepare(self, git: GitCommand) -> None:
-        """Gives git the keys that are in the file now. SourceUnavailable: unreadable, or not such a file."""
+        """Gives git the keys that are in the file now. SourceUnavailable: unreadable, or not such a file.
+
+        Also takes away what a check that was killed left. One caller at a time, as for `check`.
+        """
+        for left in temporary_folder(git.home).iterdir():
+            left.unlink(missing_ok=True)
         content = self._content()
         state = (git.home, hashlib.sha256(content).hexdigest())
         if (

@@ -221,6 +221,18 @@ def test_folder_of_the_mirror_may_be_deleted(
     assert "no signature" in refusal(source)
 
 
+def test_what_a_killed_check_left_goes(
+    repo: Repo, source: TreeSpecSource, allowed: Path, ann: SshSigner, tmp_path: Path
+) -> None:
+    allowed.write_text(ann.allowed())
+    signed(repo, ann, {"a.yaml": job_text("a")})
+    taken(source)
+    (folder,) = tmp_path.glob("data/git/*/tmp")
+    (folder / ".git_vtag_tmpx").write_text("")
+    taken(source)
+    assert list(folder.iterdir()) == []
+
+
 def test_restart_trusts_nothing_it_took_before(
     repo: Repo, allowed: Path, ann: SshSigner, tmp_path: Path, clock: ManualClock
 ) -> None:
