@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ mount --bind "$1" /proc/sys/kernel/random/boot_id || exit 1
 for pid in $2; do
     while :; do
         echo $((pid - 1)) > /proc/sys/kernel/ns_last_pid
-        sleep 4711 &
+        sleep $STRANGERS_SECONDS &
         [ $! -eq $pid ] && break
         kill $!
     done
@@ -48,6 +49,8 @@ shift 2
 exec "$@"
 """
 """Its pids are given out by what stands in `ns_last_pid`: what other programs have is nobody's task."""
+SECONDS = str(100_000 + os.getpid())
+"""By which other programs of this run's machine are told from those of another run beside it."""
 
 
 class Machine:
@@ -80,7 +83,7 @@ class Machine:
                     *(str(TRUEUP), *agent),
                 ),
                 cwd=self.plant.folder,
-                env=environment(),
+                env={**environment(), "STRANGERS_SECONDS": SECONDS},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -101,7 +104,7 @@ class Machine:
         """The pids that other programs of the machine have on it."""
         found = set()
         for process in psutil.process_iter(["cmdline"]):
-            if process.info["cmdline"] == ["sleep", "4711"]:
+            if process.info["cmdline"] == ["sleep", SECONDS]:
                 with contextlib.suppress(OSError):
                     (line,) = re.findall(
                         r"^NSpid:.*$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE
