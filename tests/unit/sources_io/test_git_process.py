@@ -18,6 +18,12 @@ def groups(tmp_path: Path) -> ProcessGroups:
     return ProcessGroups(tmp_path)
 
 
+@pytest.fixture
+def seconds() -> str:
+    """For a sleep that is no other run's."""
+    return f"98761.{time.time_ns()}"
+
+
 def shell(
     groups: ProcessGroups,
     script: str,
@@ -45,19 +51,19 @@ def test_what_it_says_comes_back(groups: ProcessGroups) -> None:
     assert (ended.status, ended.output, ended.errors) == (3, b"x" * MIB, b"why\n")
 
 
-def test_whole_group_ends_at_the_deadline_even_what_ignores_term(groups: ProcessGroups) -> None:
+def test_whole_group_ends_at_the_deadline_even_what_ignores_term(groups: ProcessGroups, seconds: str) -> None:
     with pytest.raises(GitFailed, match=r"no answer within 0.3 s") as failure:
-        shell(groups, "(trap '' TERM; sh -c 'trap \"\" TERM; sleep 98761.1; :') & wait", deadline=0.3)
+        shell(groups, f"(trap '' TERM; sh -c 'trap \"\" TERM; sleep {seconds}; :') & wait", deadline=0.3)
     assert failure.value.timed_out
-    until(lambda: not lives("98761.1"))
+    until(lambda: not lives(seconds))
 
 
-def test_what_a_program_leaves_behind_ends_with_it(groups: ProcessGroups) -> None:
+def test_what_a_program_leaves_behind_ends_with_it(groups: ProcessGroups, seconds: str) -> None:
     """It would hold the pipes open, too."""
     began = time.monotonic()
-    assert shell(groups, "sleep 98761.2 & echo done").output == b"done\n"
+    assert shell(groups, f"sleep {seconds} & echo done").output == b"done\n"
     assert time.monotonic() - began < 50
-    until(lambda: not lives("98761.2"))
+    until(lambda: not lives(seconds))
 
 
 def test_output_without_end(groups: ProcessGroups) -> None:
@@ -89,11 +95,11 @@ def test_program_that_is_not_installed(groups: ProcessGroups, tmp_path: Path) ->
         groups.run(("git", "--version"), {"PATH": str(tmp_path)}, bounds)
 
 
-def test_close_ends_what_runs_and_starts_nothing_more(groups: ProcessGroups) -> None:
+def test_close_ends_what_runs_and_starts_nothing_more(groups: ProcessGroups, seconds: str) -> None:
     ended: list[Ended] = []
-    runner = threading.Thread(target=lambda: ended.append(shell(groups, "sleep 98761.3; :")))
+    runner = threading.Thread(target=lambda: ended.append(shell(groups, f"sleep {seconds}; :")))
     runner.start()
-    until(lambda: lives("98761.3"))
+    until(lambda: lives(seconds))
     groups.close()
     runner.join(30)
     assert [one.status for one in ended] == [-9]
