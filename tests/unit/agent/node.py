@@ -26,7 +26,7 @@ from trueup.models.job import TaskGroup
 from trueup.models.wire import HeartbeatRequest, RegisterRequest
 from trueup.serving import HttpServer
 
-SECONDS = 30
+SECONDS = 90
 
 
 def until(holds: Callable[[], object]) -> None:
