@@ -151,6 +151,6 @@ def test_status_names_remotes_where_there_is_something_to_tell(
         assert ("REMOTE" in run("status").stdout) is shown
         assert KEPT in run("status", "-o", "wide").stdout
     control_plane.answers["/status"] = a_status(source=a_source("unreachable"))
-    shown = " ".join(run("status").stdout.split())
-    assert f"{HOST} unreachable {COMMIT[:8]}" in shown
-    assert "no route" in shown
+    printed = " ".join(run("status").stdout.split())
+    assert f"{HOST} unreachable {COMMIT[:8]}" in printed
+    assert "no route" in printed
