@@ -30,7 +30,8 @@ from trueup.models.node import DriverState, NodeResources, NodeUse
 from trueup.models.units import Bytes, Millicores
 
 DRIVERS_AGAIN_SECONDS: Final = 15.0
-MOST_RESERVED_MEMORY: Final = 512 * 1024**2
+_MIB: Final = 1024**2
+MOST_RESERVED_MEMORY: Final = 512 * _MIB
 LEAST_MEMORY_SHARE: Final = 20
 """Kept for the system unless told otherwise: a twentieth of memory, at most 512 MiB, since a machine without any ends
 processes that nobody chose. Of the processor nothing: it is shared by weight, so that a full node is slow and works
@@ -141,13 +142,13 @@ class SystemMachine:
 
 
 def resources_of(identification: Identification) -> NodeResources:
-    """What the node gives to tasks: what the operator says, else what they can use without the reserve."""
+    """What the node gives to tasks: what the operator says, else what they can use without the reserve in whole MiB."""
     cpu, memory, reserve = identification.cpu_millicores, identification.memory_bytes, identification.reserve
     if cpu is None:
         cpu = max(machine_share.cpu_millicores() - (reserve.cpu_millicores or 0), 0)
     if memory is None:
         total = machine_share.memory_bytes()
-        memory = max(total - reserved_memory(total, reserve.memory_bytes), 0)
+        memory = max(total - reserved_memory(total, reserve.memory_bytes), 0) // _MIB * _MIB
     return NodeResources(cpu_millicores=Millicores(cpu), memory_bytes=Bytes(memory))
 
 
@@ -155,7 +156,7 @@ def reserved_memory(total_bytes: int, told_bytes: int | None) -> int:
     """How much memory is kept for the system: what the operator says, else the default, in whole MiB."""
     if told_bytes is not None:
         return told_bytes
-    return min(total_bytes // LEAST_MEMORY_SHARE, MOST_RESERVED_MEMORY) // 1024**2 * 1024**2
+    return min(total_bytes // LEAST_MEMORY_SHARE, MOST_RESERVED_MEMORY) // _MIB * _MIB
 
 
 def told_of_artifacts(policy: ArtifactPolicy) -> dict[str, str]:

@@ -29,19 +29,30 @@ def held_for(loss: Loss) -> Held | None:
     )
     if reason is None:
         return None
-    removes = tuple(sorted({*gone, *(held.job for held in ended), *protected}))
-    lines = [f"job {name} {_version(loss, name)}" for name in removes]
-    lines += sorted({f"allocation {_known_as(loss, held)}" for held in ended})
-    lines += [f"node {name}" for name in loss.removed_policies]
-    digest = content_digest("\n".join(lines).encode())
+    digest = _digest(loss, ended, {*gone, *protected})
     if loss.settings.confirm == digest:
         return None
+    removes = tuple(sorted({*gone, *(held.job for held in ended), *protected}))
     return Held(revision=loss.revision, reason=reason, removes=removes, confirm=digest)
 
 
 def confirming_document(held: Held) -> str:
     """The document to paste into the source to let exactly this loss happen."""
     return f"kind: Cluster\nname: cluster\nconfirm: {held.confirm}\n"
+
+
+def _digest(loss: Loss, ended: list[Allocation], jobs: set[str]) -> str:
+    """Of *jobs* that end as a whole, and of what else ends by name.
+
+    Not of what comes and goes by itself while somebody reads and confirms: the instances of a job that ends as a
+    whole, and runs of a schedule.
+    """
+    parts = [held for held in ended if held.job not in jobs and held.run is None]
+    names = sorted({*jobs, *(held.job for held in parts)})
+    lines = [f"job {name} {_version(loss, name)}" for name in names]
+    lines += sorted({f"allocation {_known_as(loss, held)}" for held in parts})
+    lines += [f"node {name}" for name in loss.removed_policies]
+    return content_digest("\n".join(lines).encode())
 
 
 def _applied_jobs(loss: Loss) -> dict[str, Job]:

@@ -77,15 +77,15 @@ def test_a_machine_without_proc(tmp_path: Path) -> None:
 
 
 def test_what_tasks_get_unless_told() -> None:
-    """All processors, and memory but for a twentieth, at most 512 MiB."""
+    """All processors, and memory but for a twentieth, at most 512 MiB; whole MiB, as STATE.json has them."""
     found = resources_of(a_node())
     assert found.cpu_millicores == CORES * 1000
-    assert found.memory_bytes == TOTAL - min(TOTAL // 20, 512 * MIB) // MIB * MIB
+    assert found.memory_bytes == (TOTAL - min(TOTAL // 20, 512 * MIB) // MIB * MIB) // MIB * MIB
 
 
 def test_what_tasks_get_as_told() -> None:
     """What is reserved is what they do not get; what they get is said as it is, without any reserve."""
-    reserve = Reserve(cpu_millicores=250, memory_bytes=TOTAL - GIB // 2)
+    reserve = Reserve(cpu_millicores=250, memory_bytes=TOTAL - GIB // 2 - 100)
     found = resources_of(a_node(reserve=reserve))
     assert (found.cpu_millicores, found.memory_bytes) == (CORES * 1000 - 250, GIB // 2)
     found = resources_of(a_node(cpu_millicores=1500, memory_bytes=3 * GIB))

@@ -53,7 +53,7 @@ class Process:
     def interrupt(self) -> int:
         """Sends Ctrl-C; its exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -186,7 +186,7 @@ def test_wait_is_woken_by_the_change_it_waits_for(
         threading.Event().wait(0.01)
     control_plane.set({"/jobs/web": cluster["/jobs/web"], "/jobs": cluster["/jobs"]})
     assert process.line() == "applied, Synced and Healthy"
-    assert process.process.wait(10) == 0
+    assert process.process.wait(60) == 0
 
 
 def test_logs_are_followed_until_they_end(start: type[Process], control_plane: FakeControlPlane) -> None:
@@ -197,7 +197,7 @@ def test_logs_are_followed_until_they_end(start: type[Process], control_plane: F
 
     def lines() -> Iterator[bytes]:
         yield b"one\n"
-        more.wait(10)
+        more.wait(60)
         yield b"two\n"
 
     control_plane.answers = {
@@ -208,4 +208,4 @@ def test_logs_are_followed_until_they_end(start: type[Process], control_plane: F
     assert process.line() == "one"
     more.set()
     assert process.line() == "two"
-    assert process.process.wait(10) == 0
+    assert process.process.wait(60) == 0

@@ -3,10 +3,10 @@
 import msgspec
 
 from reconciler.hold import confirming_document
-from tests.builders import a_desired, a_job, a_node, a_state, an_allocation
+from tests.builders import NOON, a_desired, a_job, a_node, a_state, an_allocation
 from tests.pure_cluster import PureCluster
 from trueup.models.desired import InvalidDocument
-from trueup.models.job import Job
+from trueup.models.job import Job, Schedule
 from trueup.models.template import ClusterSettings, DrainPolicy, Hold, NodePolicy
 from trueup.models.units import Percent
 
@@ -41,6 +41,20 @@ def test_the_confirmed_loss_happens() -> None:
     assert after.held is None
     assert cluster.state.held is None
     assert len(cluster.one_pass()["web"].stopped) == 1
+
+
+def test_a_run_that_begins_meanwhile_takes_no_confirmation_back() -> None:
+    """A schedule of every minute would leave somebody who reads and confirms no time."""
+    hourly = a_job("sums", type="batch", schedule=Schedule(cron="0 * * * *"))
+    for left in ((), (a_job("web", count=0), msgspec.structs.replace(hourly, suspended=True))):
+        cluster = running(a_job("web", count=3), a_job("db"))
+        cluster.apply(a_desired(a_job("web", count=3), a_job("db"), hourly))
+        held = cluster.apply(a_desired(*left, revision="r2")).held
+        assert held is not None
+        (node,) = cluster.state.nodes.values()
+        cluster.world.put_allocation(an_allocation(hourly, node, run=NOON))
+        after = cluster.apply(a_desired(*left, revision="r3", cluster=ClusterSettings(confirm=held.confirm)))
+        assert after.held is None
 
 
 def test_a_confirmation_of_another_loss_confirms_nothing() -> None:
