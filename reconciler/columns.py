@@ -66,6 +66,8 @@ class Columns:
                 strict=True,
             )
         )
+        self.most_ports = 0
+        """No node ever had more ports taken."""
         self._changed: Codes = np.empty(max(2 * len(nodes), _REMEMBERED), dtype=np.int64)
         self._held = 0
         self._dropped = 0
@@ -84,6 +86,7 @@ class Columns:
             cells[at] = by_node[at_node] = value
             at += width
             at_node += 1
+        self.most_ports = max(self.most_ports, len(used.ports))
         if self._held == len(self._changed):
             self._dropped += self._held
             self._held = 0

@@ -22,8 +22,9 @@ from reconciler.ranking import Entry, Ranking
 from reconciler.room import Room
 from reconciler.scoring import Score, rows_held
 from trueup.models.allocation import Allocation
-from trueup.models.fit import Demand, demand_of, fits
+from trueup.models.fit import DYNAMIC_PORTS, Demand, demand_of, fits
 from trueup.models.ids import NodeId
+from trueup.models.job import Job
 from trueup.models.node import Node
 from trueup.models.reasons import NO_NODES, Reason, insufficient, volume_elsewhere
 
@@ -58,7 +59,7 @@ class Search:
         if self._score.spreading is not None:
             self._score.spreading.begin(self._may_run, self._held)
         self._sticky = [one for one in place.group.volumes if one.sticky and not one.read_only]
-        self._asks_each = bool(place.group.ports or self._distinct)
+        self._asks_each = bool(self._demand.static_ports or self._distinct) or self._may_lack_ports(job)
         self._full: set[int] = set()
         self._touched: set[int] = set()
         """Rows that changed since they were scored."""
@@ -183,6 +184,15 @@ class Search:
         found[insufficient("cpu")] += int(np.count_nonzero(no_cpu))
         found[insufficient("memory")] += int(np.count_nonzero(no_memory))
         return alone
+
+    def _may_lack_ports(self, job: Job) -> bool:
+        """Whether some node may have too few dynamic ports left, whatever a plan of *job* puts there."""
+        most_of_plan = 3 * sum(
+            group.count * len(group.ports) for group in job.groups
+        )  # New ones, canaries, moves.
+        return self._demand.dynamic_ports > 0 and (
+            self._table.columns.most_ports + most_of_plan + self._demand.dynamic_ports > len(DYNAMIC_PORTS)
+        )
 
     # Which rows.
 

@@ -9,6 +9,7 @@ from reconciler.feasibility import check
 from reconciler.planner import Plan
 from tests.builders import NOON, CountingIds, a_group, a_job, a_node, a_state, a_task, an_allocation
 from trueup.models.allocation import TaskState
+from trueup.models.fit import DYNAMIC_PORTS
 from trueup.models.job import (
     Affinity,
     Artifact,
@@ -73,6 +74,17 @@ def test_what_finds_no_room_says_why_for_each_node() -> None:
     outcome = planned(a_job(count=2), small, narrow)
     assert why(outcome) == {"insufficient cpu": 1, "insufficient memory": 1}
     assert outcome.unplaced[0].count == 2
+
+
+def test_a_node_with_one_dynamic_port_left_takes_one() -> None:
+    """However little else it has to do: the next is refused there for want of a port."""
+    node, filler, job = a_node(cpu=64), a_job("filler"), a_job(count=2, ports=(Port(name="http"),))
+    state = a_state(nodes=(node,), jobs=(filler, job))
+    taken = {f"p{port}": port for port in DYNAMIC_PORTS[:-1]}
+    state.put_allocation(an_allocation(filler, node, ports=taken))
+    outcome = evaluate("web", state, NOON, CountingIds())
+    assert [one.allocation.ports for one in outcome.placements] == [{"http": DYNAMIC_PORTS[-1]}]
+    assert (outcome.unplaced[0].count, why(outcome)) == (1, {"insufficient dynamic ports": 1})
 
 
 def test_as_many_are_placed_as_there_is_room_for() -> None:
