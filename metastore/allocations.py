@@ -30,15 +30,16 @@ ALLOCATIONS: Final[Kind[AllocationId, Allocation]] = Kind(
     ),
     model=Allocation,
     key_of=attrgetter("id"),
-    key_columns=lambda allocation_id: {"id": allocation_id},
+    key_names=("id",),
     held=attrgetter("allocations"),
     put=ClusterState.put_allocation,
     drop=ClusterState.drop_allocation,
-    row=lambda allocation, state: {
-        "job": allocation.job,
-        "node_id": allocation.node_id,
-        "wanted_key": claimed_name(allocation, state),
-    },
+    row=lambda allocation, state: (
+        allocation.id,
+        allocation.job,
+        allocation.node_id,
+        claimed_name(allocation, state),
+    ),
 )
 
 _RELEASE: Final = (

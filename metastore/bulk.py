@@ -33,6 +33,22 @@ def execute_many(connection: sa.Connection, statement: sa.ClauseElement, rows: S
         connection.exec_driver_sql(text, [*map(itemgetter(*names), full)])
 
 
+def execute_rows(
+    connection: sa.Connection,
+    statement: sa.ClauseElement,
+    names: tuple[str, ...],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """As `execute_many`, of tuples in the order of *names*: where that is the statement's own, they go as they are."""
+    if not rows:
+        return
+    text, order, fixed = _compiled(statement, connection.dialect, names)
+    if order == names and not fixed:
+        connection.exec_driver_sql(text, list(rows))
+    else:
+        execute_many(connection, statement, [dict(zip(names, row, strict=True)) for row in rows])
+
+
 @cache
 def _compiled(
     statement: sa.ClauseElement, dialect: Dialect, keys: tuple[str, ...]

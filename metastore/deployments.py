@@ -14,9 +14,9 @@ DEPLOYMENTS: Final[Kind[DeploymentId, Deployment]] = Kind(
     table=entity_table("deployments", text_column("id"), text_column("job"), unique=("id",)),
     model=Deployment,
     key_of=attrgetter("id"),
-    key_columns=lambda deployment_id: {"id": deployment_id},
+    key_names=("id",),
     held=attrgetter("deployments"),
     put=ClusterState.put_deployment,
     drop=ClusterState.drop_deployment,
-    row=lambda deployment, _state: {"job": deployment.job},
+    row=lambda deployment, _state: (deployment.id, deployment.job),
 )

@@ -12,11 +12,11 @@ TEMPLATES: Final[Kind[str, Template]] = Kind(
     table=entity_table("templates", text_column("name"), unique=("name",)),
     model=Template,
     key_of=attrgetter("name"),
-    key_columns=lambda name: {"name": name},
+    key_names=("name",),
     held=attrgetter("templates"),
     put=lambda state, template: state.templates.__setitem__(template.name, template),
     drop=lambda state, name: state.templates.__delitem__(name),
-    row=lambda _template, _state: {},
+    row=lambda template, _state: (template.name,),
 )
 
 NODE_POLICIES: Final[Kind[str, NodePolicy]] = Kind(
@@ -24,9 +24,9 @@ NODE_POLICIES: Final[Kind[str, NodePolicy]] = Kind(
     table=entity_table("node_policies", text_column("name"), unique=("name",)),
     model=NodePolicy,
     key_of=attrgetter("name"),
-    key_columns=lambda name: {"name": name},
+    key_names=("name",),
     held=attrgetter("node_policies"),
     put=lambda state, policy: state.node_policies.__setitem__(policy.name, policy),
     drop=lambda state, name: state.node_policies.__delitem__(name),
-    row=lambda _policy, _state: {},
+    row=lambda policy, _state: (policy.name,),
 )

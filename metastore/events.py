@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from metastore.bulk import execute_many
+from metastore.bulk import execute_rows
 from metastore.moments import milliseconds
 from metastore.schema import history_table, text_column
 from trueup.models.codec import Model, from_json, to_json
@@ -22,6 +22,7 @@ EVENTS: Final = history_table(
     ask_by=("job", "node"),
 )
 _INSERTION: Final = sa.insert(EVENTS)
+_NAMES: Final = ("type", "job", "node", "allocation", "revision", "at", "modified_index", "body")
 
 
 class _Body(Model, frozen=True, kw_only=True):
@@ -33,20 +34,21 @@ class _Body(Model, frozen=True, kw_only=True):
 
 def write_events(connection: sa.Connection, events: Iterable[Event], index: int) -> None:
     """Appends events."""
-    execute_many(
+    execute_rows(
         connection,
         _INSERTION,
+        _NAMES,
         [
-            {
-                "type": event.type,
-                "job": event.job,
-                "node": event.node,
-                "allocation": event.allocation,
-                "revision": event.revision,
-                "at": milliseconds(event.at),
-                "modified_index": index,
-                "body": to_json(_Body(at=event.at, message=event.message)).decode(),
-            }
+            (
+                event.type,
+                event.job,
+                event.node,
+                event.allocation,
+                event.revision,
+                milliseconds(event.at),
+                index,
+                to_json(_Body(at=event.at, message=event.message)).decode(),
+            )
             for event in events
         ],
     )

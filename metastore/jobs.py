@@ -15,11 +15,11 @@ JOBS: Final[Kind[str, JobRecord]] = Kind(
     table=entity_table("jobs", text_column("name"), unique=("name",)),
     model=JobRecord,
     key_of=attrgetter("name"),
-    key_columns=lambda name: {"name": name},
+    key_names=("name",),
     held=attrgetter("jobs"),
     put=lambda state, record: state.jobs.__setitem__(record.name, record),
     drop=lambda state, name: state.jobs.__delitem__(name),
-    row=lambda _record, _state: {},
+    row=lambda record, _state: (record.name,),
 )
 
 
@@ -43,9 +43,9 @@ VERSIONS: Final[Kind[tuple[str, int], JobVersion]] = Kind(
     ),
     model=JobVersion,
     key_of=_version_key,
-    key_columns=lambda key: {"job": key[0], "version": key[1]},
+    key_names=("job", "version"),
     held=attrgetter("versions"),
     put=ClusterState.put_version,
     drop=_drop_version,
-    row=lambda version, _state: {"digest": version.digest, "revision": version.revision},
+    row=lambda version, _state: (version.job.name, version.version, version.digest, version.revision),
 )

@@ -3,15 +3,15 @@
 One declaration per kind, in the file that owns the table; loading and writing are the same for all.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from metastore.bulk import Row, execute_many
+from metastore.bulk import Row, execute_many, execute_rows
 from trueup.models.codec import from_json, to_json
 from trueup.models.state import ClusterState
 
@@ -21,17 +21,20 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kind(Generic[K, V]):
-    """How values *V* are kept under keys *K*. *row* gives the columns besides key, index and body."""
+    """How values *V* are kept under keys *K*, which are of the columns *key_names*, tuples where these are several.
+
+    *row* gives the columns between number and index, in the table's order, those of the key among them.
+    """
 
     name: str
     table: sa.Table
     model: type[V]
     key_of: Callable[[V], K]
-    key_columns: Callable[[K], Row]
+    key_names: tuple[str, ...]
     held: Callable[[ClusterState], dict[K, V]]
     put: Callable[[ClusterState, V], None]
     drop: Callable[[ClusterState, K], None]
-    row: Callable[[V, ClusterState], Row]
+    row: Callable[[V, ClusterState], tuple[Any, ...]]
 
 
 def load(kind: Kind[K, V], connection: sa.Connection, state: ClusterState) -> None:
@@ -44,15 +47,15 @@ def write(
     kind: Kind[K, V], connection: sa.Connection, staged: Mapping[K, V | None], state: ClusterState, index: int
 ) -> None:
     """Writes *staged* values (None: dropped) as changed at *index*; *state* already shows them."""
-    dropped = [kind.key_columns(key) for key, value in staged.items() if value is None]
+    dropped = [_bound(kind, key) for key, value in staged.items() if value is None]
     if dropped:
-        execute_many(
-            connection, _deletion(kind.table, tuple(dropped[0])), [_bound(columns) for columns in dropped]
-        )
-    rows = list(_rows(kind, staged, state, index))
-    if rows:
-        key_columns = kind.key_columns(next(key for key, value in staged.items() if value is not None))
-        execute_many(connection, upsert(kind.table, tuple(key_columns)), rows)
+        execute_many(connection, _deletion(kind.table, kind.key_names), dropped)
+    rows = [
+        (*kind.row(value, state), index, to_json(value).decode())
+        for value in staged.values()
+        if value is not None
+    ]
+    execute_rows(connection, upsert(kind.table, kind.key_names), _names(kind.table), rows)
 
 
 @cache
@@ -67,13 +70,9 @@ def upsert(table: sa.Table, key_columns: tuple[str, ...]) -> sa.Insert:
     return statement.on_conflict_do_update(index_elements=list(key_columns), set_=replaced)
 
 
-def _rows(kind: Kind[K, V], staged: Mapping[K, V | None], state: ClusterState, index: int) -> Iterable[Row]:
-    for key, value in staged.items():
-        if value is not None:
-            row = kind.key_columns(key) | kind.row(value, state)
-            row["modified_index"] = index
-            row["body"] = to_json(value).decode()
-            yield row
+@cache
+def _names(table: sa.Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.c if column.name != "number")
 
 
 @cache
@@ -81,5 +80,6 @@ def _deletion(table: sa.Table, key_columns: tuple[str, ...]) -> sa.Delete:
     return sa.delete(table).where(*(table.c[name] == sa.bindparam(f"key_{name}") for name in key_columns))
 
 
-def _bound(columns: Row) -> Row:
-    return {f"key_{name}": value for name, value in columns.items()}
+def _bound(kind: Kind[K, V], key: K) -> Row:
+    values = key if isinstance(key, tuple) else (key,)
+    return {f"key_{name}": value for name, value in zip(kind.key_names, values, strict=True)}

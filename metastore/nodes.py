@@ -16,11 +16,11 @@ NODES: Final[Kind[NodeId, Node]] = Kind(
     table=entity_table("nodes", text_column("id"), text_column("name"), unique=("id",)),
     model=Node,
     key_of=attrgetter("id"),
-    key_columns=lambda node_id: {"id": node_id},
+    key_names=("id",),
     held=attrgetter("nodes"),
     put=lambda state, node: state.nodes.__setitem__(node.id, node),
     drop=lambda state, node_id: state.nodes.__delitem__(node_id),
-    row=lambda node, _state: {"name": node.name},
+    row=lambda node, _state: (node.id, node.name),
 )
 
 NODE_SECRETS: Final = sa.Table(

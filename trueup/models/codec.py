@@ -138,12 +138,12 @@ def _decode(kind: type, value: object) -> object:
 
 
 def _encode(value: object) -> object:
-    if isinstance(value, Duration):
-        return format_duration(value)
     if isinstance(value, Millicores):
         return format_cores(value)
     if isinstance(value, Bytes):
         return format_size(value)
+    if isinstance(value, Duration):
+        return format_duration(value)
     if isinstance(value, Percent):
         return f"{int(value)}%"
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
